@@ -14,14 +14,15 @@ import platform
 import sys
 import time
 import uuid
+import warnings
 
 from .data import fingerprint, split_target
 from .design import sample_masks
 from .engine import LocalEngine, run_tasks
 from .predictions import Predictions
-from .recipe import InputError, Recipe, from_dict, need, recipe_differences, recipe_hash, to_dict
+from .recipe import Recipe, UserError, from_dict, need, recipe_differences, recipe_hash, to_dict
 from .sources import load_source, load_target
-from .store import Store, StoreError, commit_path, committed, create_arrays, extend_arrays, is_run, open_run, read_predictions, write_model
+from .store import Store, commit_path, committed, create_arrays, extend_arrays, is_run, open_run, read_predictions, write_model
 
 # %% ../nbs/43_fleet.ipynb #4ac8fd29
 def _header(recipe, source, targets):
@@ -65,6 +66,7 @@ def _workbench(root):
     import torch
     from transfer_influence.pipeline import load_workbench
     torch.set_num_threads(1)
+    warnings.simplefilter('ignore') # the driver has already said what was left out
     return load_workbench(from_dict(Store(root).get('fleet.json')['recipe']))
 
 def train_and_commit(root:str, i:int,
@@ -173,7 +175,7 @@ def _train(store, pool, todo, progress, stop):
     failed, trained = {}, 0
     if todo: progress.tell(f'{len(todo)} models to train with {pool.workers} workers; the run will take {disk_megabytes(store):.0f} MB of disk')
     for i, seconds, error in run_tasks(pool, partial(train_and_commit, str(store.root.absolute())), todo):
-        if isinstance(error, (StoreError, InputError, ImportError)): raise error # would meet every model
+        if isinstance(error, (UserError, ImportError)): raise error # would meet every model
         if error: failed[i] = _record_failure(store, i, error)
         else: trained += seconds > 0
         progress.step(seconds, ok=not error)

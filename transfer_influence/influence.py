@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIGN', 'METHODS', 'InfluenceResult', 'class_influence', 'mean_influence', 'influence_by_class', 'Ranked', 'ranked',
-           'describe', 'table_rows', 'to_dataframe', 'save_csv', 'save_influence', 'load_influence']
+           'rank_of', 'describe', 'table_rows', 'to_dataframe', 'save_csv', 'save_influence', 'load_influence']
 
 # %% ../nbs/51_influence.ipynb #499eca3c
 from dataclasses import dataclass, replace
@@ -120,7 +120,15 @@ def ranked(result:InfluenceResult,
     order = [k for k in np.argsort(-result.values[:, j], kind='stable') if not np.isnan(result.values[k, j])]
     return [Ranked(result.class_names[k], float(result.values[k, j]), float(result.stderr[k, j]), float(q[k, j])) for k in order]
 
-# %% ../nbs/51_influence.ipynb #3568d201
+# %% ../nbs/51_influence.ipynb #5019d92d
+def rank_of(result:InfluenceResult,
+            name:str, # a source class
+            column=0, # number or name of a column
+           ) -> int:  # 1: the most positive class
+    "The rank of one source class on one column. Raises `InputError` for an unknown class."
+    need(name in result.class_names, f"no class '{name}'{nearest(name, result.class_names)}")
+    return 1 + [r.name for r in ranked(result, column)].index(name)
+
 def describe(result:InfluenceResult) -> str:
     "A few lines for people: what it is, its extremes, and what the sign means."
     K, n = result.values.shape

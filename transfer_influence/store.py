@@ -6,7 +6,8 @@
 __all__ = ['StoreError', 'Store', 'is_run', 'open_run', 'create_arrays', 'extend_arrays', 'commit_path', 'write_model',
            'committed', 'read_predictions']
 
-# %% ../nbs/41_store.ipynb #7cbc2223
+# %% ../nbs/41_store.ipynb #35c8fdbf
+from contextlib import contextmanager
 from pathlib import Path
 import json
 import platform
@@ -23,10 +24,10 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import ObjectStore
 
 from .predictions import Predictions, from_arrays
-from .recipe import OUTPUTS, need
+from .recipe import OUTPUTS, UserError, need
 
-# %% ../nbs/41_store.ipynb #63f7f20d
-class StoreError(OSError):
+# %% ../nbs/41_store.ipynb #606b550d
+class StoreError(UserError, OSError):
     "The run folder cannot be written, or what it holds is damaged; the one-line message says what to do."
 
 def _write_error(root, error):
@@ -34,22 +35,30 @@ def _write_error(root, error):
     why = 'no space is left on the disk; free some' if full else f'{str(error).splitlines()[0]}; mend that'
     return StoreError(f'cannot write to {root}: {why} and give the same command again. What was written before is safe')
 
+@contextmanager
+def _writing(root):
+    "Turn what a storage library raises into a `StoreError`."
+    try: yield
+    except (BaseError, OSError) as e:
+        if isinstance(e, (AlreadyExistsError, UserError)): raise
+        raise _write_error(root, e) from None
+
 # %% ../nbs/41_store.ipynb #78326c9a
 class Store:
     "A run folder, opened for reading and writing."
     def __init__(self, root):
         self.root = Path(root)
         need(not self.root.is_file(), f'{root} is a file; give the path of a run folder')
-        self.files = LocalStore(str(self.root.absolute()), mkdir=True)
+        with _writing(self.root): self.files = LocalStore(str(self.root.absolute()), mkdir=True)
 
     def __repr__(self): return f'Store: {self.root}'
 
     def put(self, path:str, value:dict, create:bool=True) -> bool:
         "Write a JSON file at once; with `create`, leave one that is there, and say False."
         data = json.dumps(value, indent=1, ensure_ascii=False).encode()
-        try: obstore.put(self.files, path, data, mode='create' if create else 'overwrite')
+        try:
+            with _writing(self.root): obstore.put(self.files, path, data, mode='create' if create else 'overwrite')
         except AlreadyExistsError: return False
-        except BaseError as e: raise _write_error(self.root, e) from None
         return True
 
     def get(self, path:str) -> dict:
@@ -79,7 +88,7 @@ def create_arrays(store:Store,
                   targets:dict,  # {name: (labels (n,), part (n,) text, ids (n,))}
                  ) -> None:
     "Declare the arrays of a run; done once, before any model is trained."
-    g = store.group('a')
+    with _writing(store.root): g = store.group('a')
     for t, (labels, part, ids) in targets.items():
         n = len(labels)
         _array(g, f'target/{t}/pred', (0, len(OUTPUTS), n), 'f4', (1, len(OUTPUTS), n), np.nan)
@@ -93,9 +102,10 @@ def extend_arrays(store:Store, masks) -> None:
     "Make the arrays long enough for `masks`; never shorter."
     g, m = store.group(), len(masks)
     if g['subset'].shape[0] >= m: return
-    for name, _ in g['target'].groups(): g[f'target/{name}/pred'].resize((m, *g[f'target/{name}/pred'].shape[1:]))
-    g['subset'].resize((m, masks.values.shape[1]))
-    g['subset'][:] = masks.values
+    with _writing(store.root):
+        for name, _ in g['target'].groups(): g[f'target/{name}/pred'].resize((m, *g[f'target/{name}/pred'].shape[1:]))
+        g['subset'].resize((m, masks.values.shape[1]))
+        g['subset'][:] = masks.values
 
 # %% ../nbs/41_store.ipynb #840de7c7
 def commit_path(i:int) -> str: return f'commits/{i:06d}.json'
@@ -109,11 +119,8 @@ def write_model(store:Store,
                ) -> bool:    # False if another process was first
     "Write the outputs of a model, then its commit."
     g = store.group()
-    try:
-        for t, r in rows.items():
-            a = g[f'target/{t}/pred'].with_config(dict(write_empty_chunks=True))
-            a[i] = r
-    except (BaseError, OSError) as e: raise _write_error(store.root, e) from None
+    with _writing(store.root):
+        for t, r in rows.items(): g[f'target/{t}/pred'].with_config(dict(write_empty_chunks=True))[i] = r
     return store.put(commit_path(i), dict(model=i, crc32c={t: _crc(r) for t, r in rows.items()}, host=platform.node(),
                                           finished=round(time.time(), 3), **facts))
 
