@@ -22,7 +22,7 @@ from .engine import LocalEngine, run_tasks
 from .predictions import Predictions
 from .recipe import Recipe, UserError, from_dict, need, recipe_differences, recipe_hash, to_dict
 from .sources import load_source, load_target
-from .store import Store, commit_path, committed, create_arrays, extend_arrays, is_run, open_run, read_predictions, write_model
+from .store import Store, commit_path, committed, create_arrays, extend_arrays, is_run, open_run, read_images, read_predictions, write_images, write_model
 
 # %% ../nbs/43_fleet.ipynb #4ac8fd29
 def _header(recipe, source, targets):
@@ -34,29 +34,40 @@ def _split_columns(s, spec, seed):
     split = split_target(s, spec.train_share, seed)
     return s.labels[split.evaluate], split.part, split.evaluate
 
-# %% ../nbs/43_fleet.ipynb #4f8b3d39
-def _check_same(head, new, out):
-    differ = recipe_differences(head['recipe'], new['recipe'])
+# %% ../nbs/43_fleet.ipynb #3f9754e2
+def _check_recipe(head, new, out):
+    differ = recipe_differences(head['recipe'], new)
     need(not differ, f"{out} was made by another recipe: {'; '.join(differ[:4])}. Use another --out, or the recipe it was made with")
-    for t in new['targets']:
-        need(head['targets'][t]['fingerprint'] == new['targets'][t]['fingerprint'], f"the images of target '{t}' are not those that {out} began with; use another --out")
-    need(head['source_fingerprint'] == new['source_fingerprint'], f'the source images are not those that {out} began with; use another --out')
+
+def _check_images(head, new, out):
+    changed = [t for t in new['targets'] if head['targets'][t]['fingerprint'] != new['targets'][t]['fingerprint']]
+    changed += ['source'] if head['source_fingerprint'] != new['source_fingerprint'] else []
+    need(not changed, f'the images of {" and ".join(changed)} are not those that {out} began with; use another --out')
+
+def _open_images(recipe, store=None):
+    "The source and the targets: as the run keeps them, else as the recipe names them."
+    kept = (lambda name: read_images(store, name)) if store else (lambda name: None)
+    return kept('source') or load_source(recipe.source), {t.name: kept(t.name) or load_target(t, recipe.source) for t in recipe.targets}
+
+def _create(recipe, out, source, targets, masks):
+    need(not Path(out).is_dir() or not any(Path(out).iterdir()) or (Path(out)/'data.zarr').is_dir(),
+         f'{out} holds other files; give an empty or new folder as --out')
+    store = Store(out)
+    for name, s in [('source', source), *targets.items()]: write_images(store, name, s)
+    create_arrays(store, masks, {t.name: _split_columns(targets[t.name], t, recipe.run.seed) for t in recipe.targets})
+    store.put('fleet.json', _header(recipe, source, targets))
 
 def begin_run(recipe:Recipe,
               out, # the run folder
              ) -> Store:
     "Create a run folder, or open and extend the one that this recipe made. Raises `InputError` if another recipe made it."
-    source = load_source(recipe.source)
-    targets = {t.name: load_target(t, recipe.source) for t in recipe.targets}
+    old = open_run(out) if is_run(out) else None
+    if old: _check_recipe(old.get('fleet.json'), to_dict(recipe), out)
+    source, targets = _open_images(recipe, old)
     masks = sample_masks(recipe.run.models, source.class_names, recipe.design.alpha, recipe.design.design, recipe.run.seed)
-    columns = {t.name: _split_columns(targets[t.name], t, recipe.run.seed) for t in recipe.targets}
-    header = _header(recipe, source, targets)
-    if not is_run(out):
-        need(not Path(out).is_dir() or not any(Path(out).iterdir()) or (Path(out)/'data.zarr').is_dir(),
-             f'{out} holds other files; give an empty or new folder as --out')
-        store = Store(out); create_arrays(store, masks, columns); store.put('fleet.json', header)
+    if not old: _create(recipe, out, source, targets, masks)
     store = open_run(out)
-    _check_same(store.get('fleet.json'), header, out)
+    _check_images(store.get('fleet.json'), _header(recipe, source, targets), out)
     extend_arrays(store, masks)
     return store
 
@@ -67,7 +78,8 @@ def _workbench(root):
     from transfer_influence.pipeline import load_workbench
     torch.set_num_threads(1)
     warnings.simplefilter('ignore') # the driver has already said what was left out
-    return load_workbench(from_dict(Store(root).get('fleet.json')['recipe']))
+    store = Store(root)
+    return load_workbench(from_dict(store.get('fleet.json')['recipe']), partial(read_images, store))
 
 def train_and_commit(root:str, i:int,
                     ) -> float: # seconds; 0 if another process was first
@@ -109,14 +121,15 @@ class Progress:
         if not self.quiet: print(text, end=end, file=sys.stderr, flush=True)
 
     def line(self):
-        rate = self.done/max(time.time() - self.start, 1e-9)
-        left = say_time((self.todo - self.done - self.failed)/rate) if self.done else '?'
-        failed = f', {self.failed} failed' if self.failed else ''
-        return f'{self.done}/{self.todo} models{failed}, {rate:.1f} a second, {left} left'
+        count = f'{self.done}/{self.todo} models' + (f', {self.failed} failed' if self.failed else '')
+        if self.done < 4*self.workers: return count
+        rate = (self.done - self.workers)/max(time.time() - self.start, 1e-9) # without the start of the workers
+        return f'{count}, {rate:.1f} a second, {say_time((self.todo - self.done - self.failed)/rate)} left'
 
     def step(self, seconds, ok=True):
         self.done, self.failed = self.done + ok, self.failed + (not ok)
         if ok: self.spent.append(seconds)
+        if self.done <= self.workers: self.start = time.time()
         if ok and self.done == 4*self.workers: # the first ones are slower: they warm up
             later = sorted(self.spent[self.workers:]); each = later[len(later)//2]
             self.tell(f'about {each:.2f} s a model: {say_time(each*self.todo/self.workers)} for {self.todo} models with {self.workers} workers')

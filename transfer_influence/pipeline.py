@@ -30,10 +30,12 @@ class Workbench:
     class_names:tuple     # K source classes
     targets:dict          # {name: TargetData}
 
-def load_workbench(recipe:Recipe) -> Workbench:
-    "Load the images that a recipe names and turn them into tensors."
-    s, net, seed = load_source(recipe.source), recipe.training.net, recipe.run.seed
-    targets = {t.name: target_data(load_target(t, recipe.source), t, net, seed) for t in recipe.targets}
+def load_workbench(recipe:Recipe,
+                   images=lambda name: None, # an `ImageSet` kept for 'source' or a target's name, or None to open what the recipe names
+                  ) -> Workbench:
+    "Turn the images of a recipe into tensors."
+    s, net, seed = images('source') or load_source(recipe.source), recipe.training.net, recipe.run.seed
+    targets = {t.name: target_data(images(t.name) or load_target(t, recipe.source), t, net, seed) for t in recipe.targets}
     return Workbench(recipe, prepare(net, s.images), torch.from_numpy(s.labels), s.labels, s.class_names, targets)
 
 # %% ../nbs/36_pipeline.ipynb #40a62db2

@@ -52,11 +52,13 @@ def image_folder(path,              # the folder that holds a folder for each cl
     if bad: warnings.warn(f'left out {len(bad)} unreadable image{"s"*(len(bad) > 1)}, the first: {bad[0]}')
     return ImageSet(np.stack(images), np.array(labels), tuple(classes))
 
-# %% ../nbs/11_sources.ipynb #cb23b77d
-def save_images(s:ImageSet, path) -> None:
+# %% ../nbs/11_sources.ipynb #bdd735c2
+def save_images(s:ImageSet,
+                path, # an .npz file, or an open one
+               ) -> None:
     "Write an image set as an `.npz` file that `load_images` reads."
     extra = {} if s.train_part is None else dict(train_part=s.train_part)
-    np.savez_compressed(path, images=s.images, labels=s.labels, class_names=np.array(s.class_names),
+    np.savez(path, images=s.images, labels=s.labels, class_names=np.array(s.class_names),
                         titles=np.array(s.titles), groups=np.array(s.groups, dtype='U'), **extra)
 
 def load_images(path, # an .npz file with images (N, height, width[, channels]) uint8, labels (N,), class_names (K,)
