@@ -34,11 +34,13 @@ def note_warnings():
 # %% ../nbs/80_cli.ipynb #ddff9b0f
 def finish(fleet, report, command:str) -> None:
     "Write the influence files and the page of a run, print the verdict; exit 1 if models are missing."
-    from transfer_influence.report import find, make_report, verdict, write_influence
+    from transfer_influence.report import find_all, make_report, verdict, write_influence
+    from transfer_influence.store import open_run
     for i, line in list(report.failed.items())[:5]: print(f'{command}: model {i} failed: {line}', file=sys.stderr)
-    write_influence(fleet.out)
-    page = make_report(fleet.out)
-    for t in fleet.recipe.targets: print(f'\nOn {t.name}:', *verdict(find(fleet.predictions(t.name))), sep='\n  ')
+    found = find_all(open_run(fleet.out))
+    write_influence(fleet.out, found)
+    page = make_report(fleet.out, found=found)
+    for f in found: print(f'\nOn {f.mean.target}:', *verdict(f), sep='\n  ')
     print(f'\nThe page: {page}\nThe influence file: {fleet.out/"influence.npz"}')
     if not report.complete:
         print(f'{command}: {report.done} of {report.wanted} models are finished; give the same command again to train the others', file=sys.stderr)

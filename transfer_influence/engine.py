@@ -10,6 +10,7 @@ from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from importlib import import_module
 from types import ModuleType
 import multiprocessing
 import os
@@ -29,11 +30,12 @@ def _leave_with(driver:int):
         while os.getppid() == driver: time.sleep(.5)
     os._exit(1)
 
-def _start_worker(driver:int):
+def _start_worker(driver:int, module:str):
     if os.getppid() != driver: os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN) # Ctrl-C is for the driver, which ends its workers
     for v in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'): os.environ[v] = '1'
     threading.Thread(target=_leave_with, args=(driver,), daemon=True).start()
+    import_module(module)
 
 # %% ../nbs/42_engine.ipynb #9bb6eed2
 @contextmanager
@@ -43,9 +45,11 @@ def _without_main_script():
     try: yield
     finally: sys.modules['__main__'] = main
 
-def _new_pool():
-    "A pool with a single process."
-    return ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _start_worker, (os.getpid(),))
+def _new_pool(module):
+    "A pool with a single process, which begins at once to import `module`."
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _start_worker, (os.getpid(), module))
+    with _without_main_script(): pool.submit(int)
+    return pool
 
 def _kill(pool):
     for p in list((pool._processes or {}).values()): p.kill()
@@ -62,11 +66,12 @@ class WorkerDied(RuntimeError):
 # %% ../nbs/42_engine.ipynb #5082d4a2
 class LocalEngine:
     "Worker processes on this machine."
-    def __init__(self, workers:int=None, # processes; empty: one per core
-                 retries:int=2):         # how often a task is tried again when its worker dies
-        self.workers, self.retries = default_workers() if workers is None else workers, retries
+    def __init__(self, workers:int=None,  # processes; empty: one per core
+                 retries:int=2,           # how often a task is tried again when its worker dies
+                 module:str='os'):        # what a worker imports while the driver gets ready
+        self.workers, self.retries, self.module = default_workers() if workers is None else workers, retries, module
         need(self.workers >= 1, f'workers must be at least 1, not {self.workers}')
-        self.pools = [_new_pool() for _ in range(self.workers)]
+        self.pools = [_new_pool(module) for _ in range(self.workers)]
 
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
@@ -80,10 +85,11 @@ class LocalEngine:
         return [p for pool in self.pools for p in (pool._processes or {})]
 
     def _submit(self, slot, task, item):
+        if getattr(self.pools[slot], '_broken', False): self._died(slot) # it died between two tasks
         with _without_main_script(): return self.pools[slot].submit(task, item)
 
     def _died(self, slot):
-        _kill(self.pools[slot]); self.pools[slot] = _new_pool()
+        _kill(self.pools[slot]); self.pools[slot] = _new_pool(self.module)
 
 # %% ../nbs/42_engine.ipynb #7ea76c57
 def run_tasks(engine:LocalEngine,

@@ -175,13 +175,19 @@ class Fleet:
            ) -> Report:
         "Train what is missing. Raises `InputError` for a folder of another recipe, `StoreError` where nothing can be written."
         need(engine == 'local', f"unknown engine '{engine}'; known: local")
-        pool = LocalEngine(workers, retries)
-        store, todo = begin_run(self.recipe, self.out), self.status()['missing']
-        record = _record_start(store, pool.workers, len(todo))
-        with pool: failed, trained = _train(store, pool, todo, Progress(len(todo), pool.workers, quiet), stop)
-        report = Report(self.status()['done'], self.recipe.run.models, trained, failed, time.time() - record['started'])
+        if self.complete(): _check_recipe(Store(self.out).get('fleet.json'), to_dict(self.recipe), self.out); return self._report(0, {}, 0.)
+        with LocalEngine(workers, retries, 'transfer_influence.pipeline') as pool: # its workers start while the images are read
+            store, todo, start = begin_run(self.recipe, self.out), self.status()['missing'], time.time()
+            record = _record_start(store, pool.workers, len(todo))
+            failed, trained = _train(store, pool, todo, Progress(len(todo), pool.workers, quiet), stop)
         store.put(f"runs/{record['id']}.json", dict(record, ended=time.time(), trained=trained, failed=len(failed)), create=False)
-        return report
+        return self._report(trained, failed, time.time() - start)
+
+    def complete(self) -> bool:
+        "Is there nothing left to train?"
+        return is_run(self.out) and not self.status()['missing']
+
+    def _report(self, trained, failed, seconds): return Report(self.status()['done'], self.recipe.run.models, trained, failed, seconds)
 
 # %% ../nbs/43_fleet.ipynb #81c270b0
 def _train(store, pool, todo, progress, stop):

@@ -51,7 +51,7 @@ def make_learner(net,             # any module; it is trained in place
                  cbs=(),          # more fastai callbacks
                 ) -> Learner:
     "A fastai `Learner` that follows `plan`."
-    sgd = partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=plan.momentum, weight_decay=plan.weight_decay, fused=True))
+    sgd = partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=plan.momentum, weight_decay=plan.weight_decay))
     dls = DataLoaders(ResidentLoader(x, y, plan.rows), ResidentLoader(x, y, plan.rows[:0]), device=x.device)
     return Learner(dls, net, loss_func=F.cross_entropy, opt_func=sgd, cbs=[PlannedRate(plan.rates), *cbs])
 

@@ -1,0 +1,20 @@
+"Every notebook runs from top to bottom."
+from pathlib import Path
+
+import pytest
+from nbdev.config import get_config
+from nbdev.doclinks import nbglob
+from nbdev.test import test_nb as run_nb
+
+here = Path(__file__).resolve().parent
+config = get_config(path=here)
+notebooks = sorted(nbglob(config.nbs_path, as_path=True))
+
+
+@pytest.mark.parametrize('notebook', notebooks, ids=lambda f: f.stem)
+@pytest.mark.timeout(240)
+def test_notebook(notebook, request, monkeypatch):
+    monkeypatch.chdir(notebook.parent)
+    ok, _ = run_nb(notebook, skip_flags=config.tst_flags.split(), basepath=config.config_path,
+                   force_flags=request.config.getoption('--nb-flags').split())
+    assert ok, 'the traceback is in the captured stderr'
