@@ -17,7 +17,8 @@ def code(text): return [l for l in text.splitlines() if l.strip() and not l.lstr
 def test_module(path):
     text = path.read_text('utf-8')
     assert len(code(text)) <= 250
-    assert max(map(len, text.splitlines()), default=0) <= 180
+    written = [l for l in text.splitlines() if not l.startswith('__all__')]  # which is generated
+    assert max(map(len, written), default=0) <= 120
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ClassDef): assert node.end_lineno - node.lineno < 60, node.name
         if isinstance(node, ast.ExceptHandler): assert node.type is not None, 'bare except'

@@ -35,7 +35,8 @@ class ImageSet:
     def __len__(self): return len(self.labels)
     def __repr__(self):
         n, h, w, c = self.images.shape
-        return f"ImageSet: {n} images of {h} × {w} × {c}, {len(self.class_names)} classes ({', '.join(self.class_names[:8])}…)"
+        first = ', '.join(self.class_names[:8])
+        return f'ImageSet: {n} images of {h} × {w} × {c}, {len(self.class_names)} classes ({first}…)'
 
 # %% ../nbs/10_data.ipynb #7cb1b826
 def _checked(s):
@@ -44,10 +45,12 @@ def _checked(s):
     need(images.dtype == np.uint8, f'images must be uint8 from 0 to 255, not {images.dtype}; convert them first')
     need(images.ndim == 4 and images.shape[3] in (1, 3),
          f'images must have the shape (N, height, width) or (N, height, width, 1 or 3), not {images.shape}')
-    need(labels.shape == (len(images),), f'{len(images)} images need as many labels, not an array of shape {labels.shape}')
+    need(labels.shape == (len(images),),
+         f'{len(images)} images need as many labels, not an array of shape {labels.shape}')
     need(np.issubdtype(labels.dtype, np.integer), f'labels must be whole numbers, not {labels.dtype}')
     need(len(set(names)) == len(names), 'class names must differ; two classes have the same name')
-    need(len(labels) and 0 <= labels.min() and labels.max() < len(names), f'labels must lie between 0 and {len(names) - 1}')
+    need(len(labels) and 0 <= labels.min() and labels.max() < len(names),
+         f'labels must lie between 0 and {len(names) - 1}')
     empty = [names[k] for k in np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)]
     need(not empty, f'no image of class {empty[0] if empty else ""!r}; remove the class or add images')
     for f in ('titles', 'groups'): need(len(getattr(s, f)) in (0, len(names)), f'{f} must name every class, or none')
@@ -65,7 +68,8 @@ def select_classes(s:ImageSet,
     new = np.full(len(s.class_names), -1); new[old] = np.arange(len(old))
     keep = new[s.labels] >= 0
     return ImageSet(s.images[keep], new[s.labels[keep]], tuple(names), tuple(s.titles[k] for k in old),
-                    tuple(s.groups[k] for k in old) if s.groups else (), None if s.train_part is None else s.train_part[keep])
+                    tuple(s.groups[k] for k in old) if s.groups else (),
+                    None if s.train_part is None else s.train_part[keep])
 
 # %% ../nbs/10_data.ipynb #2086d6af
 def fit_image(image:Image.Image,
@@ -161,13 +165,15 @@ def split_target(s:ImageSet,
                  train_share:float=.4, # used where the set has no training part of its own
                  seed:int=0,
                 ) -> Split:
-    "Split a target in train, select and report, each stratified by class. Raises `InputError` for classes too small to split."
+    """Split a target in train, select and report, each stratified by class.
+    Raises `InputError` for classes too small to split."""
     rng, rows = np.random.default_rng([seed, 5]), np.arange(len(s))
     train = _stratified(s.labels, rows, train_share, rng) if s.train_part is None else s.train_part
     evaluate = rows[~train]
     select = _stratified(s.labels, evaluate, .5, rng)
     part = np.where(select, 'select', 'report')
     for name, r in [('train', rows[train]), ('select', evaluate[select]), ('report', evaluate[~select])]:
-        empty = np.flatnonzero(np.bincount(s.labels[r], minlength=len(s.class_names)) == 0)
-        need(not len(empty), f"class {s.class_names[empty[0]] if len(empty) else ''!r} has no image for the {name} part; it needs at least 4 images")
+        n = np.bincount(s.labels[r], minlength=len(s.class_names))
+        k = n.argmin()
+        need(n[k] > 0, f"class {s.class_names[k]!r} has no image for the {name} part; it needs at least 4 images")
     return Split(rows[train], evaluate, part)

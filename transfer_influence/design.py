@@ -65,12 +65,14 @@ def sample_masks(n_models:int,         # number of models, m
                  design:str='exact',   # exact or bernoulli
                  seed:int=0,           # row i depends on the seed and i alone
                 ) -> Masks:
-    "Draw the subsets of a fleet (Algorithm 1 of Jain et al., 2023). Raises `InputError` where a subset would have fewer than 2 classes, or all."
+    """Draw the subsets of a fleet (Algorithm 1 of Jain et al., 2023).
+    Raises `InputError` where a subset would have fewer than 2 classes, or all."""
     K = len(class_names); size = int(alpha*K + .5)
     need(n_models >= 2, f'influence needs at least 2 models, not {n_models}')
     need(design in DESIGNS, f"unknown design '{design}'{nearest(design, DESIGNS)}")
     need(0 < alpha < 1, f'alpha must lie between 0 and 1, not {alpha}')
-    need(2 <= size < K, f'alpha {alpha} leaves {size} of {K} classes to a model; choose alpha so that it is at least 2 and at most {K - 1}')
+    need(2 <= size < K,
+         f'alpha {alpha} leaves {size} of {K} classes to a model; choose alpha so that it is from 2 to {K - 1}')
     row = _exact_row if design == 'exact' else _bernoulli_row
     values = np.stack([row(K, alpha, rng_for(seed, i, 'subset')) for i in range(n_models)])
     return Masks(values, tuple(class_names), design, alpha, seed)

@@ -34,7 +34,8 @@ def _check_groups(z, class_names, missing):
     need(missing in ('error', 'mask'), f"missing must be 'error' or 'mask', not {missing!r}")
     if len(bad) and missing == 'error':
         k = bad[0]; more = f' (and {len(bad) - 1} other classes)' if len(bad) > 1 else ''
-        raise InputError(f"class '{class_names[k]}' is in {n_in[k]} of {m} models{more}; at least 2 must have it and 2 must not: train more models, or pass missing='mask'")
+        raise InputError(f"class '{class_names[k]}' is in {n_in[k]} of {m} models{more}; at least 2 must have it "
+                         "and 2 must not: train more models, or pass missing='mask'")
     return bad
 
 # %% ../nbs/50_estimators.ipynb #3e844170
@@ -43,7 +44,8 @@ def difference_in_means(masks:np.ndarray,   # (m, K) bool
                         class_names=None,   # K names, for messages
                         missing:str='error', # or 'mask': NaN for classes that too few models have, or lack
                        ) -> Estimate:
-    "The estimator of Jain et al. (2023), Algorithm 1, with Neyman's standard error. Raises `InputError` for a class that (nearly) always or never is in."
+    """The estimator of Jain et al. (2023), Algorithm 1, with Neyman's standard error.
+    Raises `InputError` for a class that (nearly) always or never is in."""
     z, y = np.asarray(masks, dtype=np.float64), np.asarray(outputs, dtype=np.float64)
     bad = _check_groups(z.astype(int), class_names or range(z.shape[1]), missing)
     y = y - y.mean(0)

@@ -22,7 +22,8 @@ from .engine import LocalEngine, run_tasks
 from .predictions import Predictions
 from .recipe import Recipe, UserError, from_dict, need, recipe_differences, recipe_hash, to_dict
 from .sources import load_source, load_target
-from .store import Store, commit_path, committed, create_arrays, extend_arrays, is_run, open_run, read_images, read_predictions, write_images, write_model
+from .store import (Store, commit_path, committed, create_arrays, extend_arrays, is_run, open_run,
+                                      read_images, read_predictions, write_images, write_model)
 
 # %% ../nbs/43_fleet.ipynb #4ac8fd29
 def _header(recipe, source, targets):
@@ -37,7 +38,7 @@ def _split_columns(s, spec, seed):
 # %% ../nbs/43_fleet.ipynb #3f9754e2
 def _check_recipe(head, new, out):
     differ = recipe_differences(head['recipe'], new)
-    need(not differ, f"{out} was made by another recipe: {'; '.join(differ[:4])}. Use another --out, or the recipe it was made with")
+    need(not differ, f"{out} was made by another recipe: {'; '.join(differ[:4])}. Use another --out, or the old recipe")
 
 def _check_images(head, new, out):
     changed = [t for t in new['targets'] if head['targets'][t]['fingerprint'] != new['targets'][t]['fingerprint']]
@@ -47,8 +48,10 @@ def _check_images(head, new, out):
 def _open_images(recipe, store=None):
     "The source and the targets: as the run keeps them, else as the recipe names them."
     kept = (lambda name: read_images(store, name)) if store else (lambda name: None)
-    return kept('source') or load_source(recipe.source), {t.name: kept(t.name) or load_target(t, recipe.source) for t in recipe.targets}
+    targets = {t.name: kept(t.name) or load_target(t, recipe.source) for t in recipe.targets}
+    return kept('source') or load_source(recipe.source), targets
 
+# %% ../nbs/43_fleet.ipynb #d7ccb8cb
 def _create(recipe, out, source, targets, masks):
     need(not Path(out).is_dir() or not any(Path(out).iterdir()) or (Path(out)/'data.zarr').is_dir(),
          f'{out} holds other files; give an empty or new folder as --out')
@@ -57,14 +60,17 @@ def _create(recipe, out, source, targets, masks):
     create_arrays(store, masks, {t.name: _split_columns(targets[t.name], t, recipe.run.seed) for t in recipe.targets})
     store.put('fleet.json', _header(recipe, source, targets))
 
+# %% ../nbs/43_fleet.ipynb #c0ac6a64
 def begin_run(recipe:Recipe,
               out, # the run folder
              ) -> Store:
-    "Create a run folder, or open and extend the one that this recipe made. Raises `InputError` if another recipe made it."
+    """Create a run folder, or open and extend the one that this recipe made.
+    Raises `InputError` if another recipe made it."""
     old = open_run(out) if is_run(out) else None
     if old: _check_recipe(old.get('fleet.json'), to_dict(recipe), out)
     source, targets = _open_images(recipe, old)
-    masks = sample_masks(recipe.run.models, source.class_names, recipe.design.alpha, recipe.design.design, recipe.run.seed)
+    masks = sample_masks(recipe.run.models, source.class_names, recipe.design.alpha, recipe.design.design,
+                         recipe.run.seed)
     if not old: _create(recipe, out, source, targets, masks)
     store = open_run(out)
     _check_images(store.get('fleet.json'), _header(recipe, source, targets), out)
@@ -132,7 +138,8 @@ class Progress:
         if self.done <= self.workers: self.start = time.time()
         if ok and self.done == 4*self.workers: # the first ones are slower: they warm up
             later = sorted(self.spent[self.workers:]); each = later[len(later)//2]
-            self.tell(f'about {each:.2f} s a model: {say_time(each*self.todo/self.workers)} for {self.todo} models with {self.workers} workers')
+            total = say_time(each*self.todo/self.workers)
+            self.tell(f'about {each:.2f} s a model: {total} for {self.todo} models with {self.workers} workers')
         tty = sys.stderr.isatty(); end = self.done + self.failed == self.todo
         if end or time.time() - self.last > (.2 if tty else 10):
             self.last = time.time()
@@ -160,7 +167,8 @@ class Fleet:
     def status(self) -> dict:
         "How many models are wanted and done, and what failed."
         done = [] if not is_run(self.out) else [i for i in committed(Store(self.out)) if i < self.recipe.run.models]
-        return dict(wanted=self.recipe.run.models, done=len(done), missing=sorted(set(range(self.recipe.run.models)) - set(done)))
+        return dict(wanted=self.recipe.run.models, done=len(done),
+                    missing=sorted(set(range(self.recipe.run.models)) - set(done)))
 
     def predictions(self, target:str=None) -> Predictions:
         "The outputs of the finished models on a target; the first one if it is not named."
@@ -173,26 +181,32 @@ class Fleet:
             quiet:bool=False,    # no progress line
             retries:int=2,       # for a model whose worker died
            ) -> Report:
-        "Train what is missing. Raises `InputError` for a folder of another recipe, `StoreError` where nothing can be written."
+        """Train what is missing.
+        Raises `InputError` for a folder of another recipe, `StoreError` where nothing can be written."""
         need(engine == 'local', f"unknown engine '{engine}'; known: local")
-        if self.complete(): _check_recipe(Store(self.out).get('fleet.json'), to_dict(self.recipe), self.out); return self._report(0, {}, 0.)
-        with LocalEngine(workers, retries, 'transfer_influence.pipeline') as pool: # its workers start while the images are read
+        if self.complete(): _check_recipe(Store(self.out).get('fleet.json'), to_dict(self.recipe),
+                                          self.out); return self._report(0, {}, 0.)
+        with LocalEngine(workers, retries,
+                         'transfer_influence.pipeline') as pool: # its workers start while the images are read
             store, todo, start = begin_run(self.recipe, self.out), self.status()['missing'], time.time()
             record = _record_start(store, pool.workers, len(todo))
             failed, trained = _train(store, pool, todo, Progress(len(todo), pool.workers, quiet), stop)
-        store.put(f"runs/{record['id']}.json", dict(record, ended=time.time(), trained=trained, failed=len(failed)), create=False)
+        store.put(f"runs/{record['id']}.json", dict(record, ended=time.time(), trained=trained, failed=len(failed)),
+                  create=False)
         return self._report(trained, failed, time.time() - start)
 
     def complete(self) -> bool:
         "Is there nothing left to train?"
         return is_run(self.out) and not self.status()['missing']
 
-    def _report(self, trained, failed, seconds): return Report(self.status()['done'], self.recipe.run.models, trained, failed, seconds)
+    def _report(self, trained, failed, seconds): return Report(self.status()['done'], self.recipe.run.models, trained,
+                                                               failed, seconds)
 
 # %% ../nbs/43_fleet.ipynb #81c270b0
 def _train(store, pool, todo, progress, stop):
     failed, trained = {}, 0
-    if todo: progress.tell(f'{len(todo)} models to train with {pool.workers} workers; the run will take {disk_megabytes(store):.0f} MB of disk')
+    need_disk = f'the run will take {disk_megabytes(store):.0f} MB of disk'
+    if todo: progress.tell(f'{len(todo)} models to train with {pool.workers} workers; {need_disk}')
     for i, seconds, error in run_tasks(pool, partial(train_and_commit, str(store.root.absolute())), todo):
         if isinstance(error, (UserError, ImportError)): raise error # would meet every model
         if error: failed[i] = _record_failure(store, i, error)
@@ -210,10 +224,12 @@ def _record_failure(store, i, error):
 def versions() -> dict:
     "Versions of what decides the numbers."
     from importlib.metadata import version
-    return {p: version(p) for p in ('transfer_influence', 'torch', 'fastai', 'numpy')} | dict(python=platform.python_version())
+    return {p: version(p) for p in ('transfer_influence', 'torch', 'fastai',
+                                    'numpy')} | dict(python=platform.python_version())
 
 def _record_start(store, workers, todo):
-    record = dict(id=time.strftime('%Y%m%d-%H%M%S-') + uuid.uuid4().hex[:6], started=time.time(), workers=workers, todo=todo,
-                  cores=os.cpu_count(), machine=platform.machine(), device='cpu', versions=versions())
+    name = time.strftime('%Y%m%d-%H%M%S-') + uuid.uuid4().hex[:6]
+    record = dict(id=name, started=time.time(), workers=workers, todo=todo, cores=os.cpu_count(),
+                  machine=platform.machine(), device='cpu', versions=versions())
     store.put(f"runs/{record['id']}.json", record)
     return record

@@ -64,7 +64,8 @@ class PatchBody(nn.Module):
 
 # %% ../nbs/30_models.ipynb #54e08aa1
 def _conv(c_in, c_out, kernel=3, stride=1):
-    return nn.Sequential(nn.Conv2d(c_in, c_out, kernel, stride, kernel//2, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
+    return nn.Sequential(nn.Conv2d(c_in, c_out, kernel, stride, kernel//2, bias=False), nn.BatchNorm2d(c_out),
+                         nn.ReLU(inplace=True))
 
 def _pooled(*layers): return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
@@ -74,7 +75,8 @@ def strided_body(channels, width):
 
 def cnn_body(channels, width):
     "Three 3 × 3 convolutions with 2 × 2 pooling between."
-    return _pooled(_conv(channels, width), nn.MaxPool2d(2), _conv(width, 2*width), nn.MaxPool2d(2), _conv(2*width, 4*width))
+    return _pooled(_conv(channels, width), nn.MaxPool2d(2), _conv(width, 2*width), nn.MaxPool2d(2),
+                   _conv(2*width, 4*width))
 
 # %% ../nbs/30_models.ipynb #9dbd9756
 class Residual(nn.Module):
@@ -88,7 +90,8 @@ class Residual(nn.Module):
 
 def small_resnet_body(channels, width):
     "One convolution and three residual blocks."
-    return _pooled(_conv(channels, width), Residual(width, width, 1), Residual(width, 2*width, 2), Residual(2*width, 4*width, 2))
+    return _pooled(_conv(channels, width), Residual(width, width, 1), Residual(width, 2*width, 2),
+                   Residual(2*width, 4*width, 2))
 
 # %% ../nbs/30_models.ipynb #2ae89f59
 def resnet_body(name, channels):

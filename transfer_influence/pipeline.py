@@ -31,11 +31,12 @@ class Workbench:
     targets:dict          # {name: TargetData}
 
 def load_workbench(recipe:Recipe,
-                   images=lambda name: None, # an `ImageSet` kept for 'source' or a target's name, or None to open what the recipe names
+                   images=lambda name: None, # {'source' or target: `ImageSet`}; None: open what the recipe names
                   ) -> Workbench:
     "Turn the images of a recipe into tensors."
     s, net, seed = images('source') or load_source(recipe.source), recipe.training.net, recipe.run.seed
-    targets = {t.name: target_data(images(t.name) or load_target(t, recipe.source), t, net, seed) for t in recipe.targets}
+    targets = {t.name: target_data(images(t.name) or load_target(t, recipe.source), t, net,
+                                   seed) for t in recipe.targets}
     return Workbench(recipe, prepare(net, s.images), torch.from_numpy(s.labels), s.labels, s.class_names, targets)
 
 # %% ../nbs/36_pipeline.ipynb #40a62db2
@@ -55,10 +56,12 @@ def train_source(bench:Workbench,
     "Train one model on its part of the source. Raises `FloatingPointError` if the loss is not a finite number."
     spec, seed = bench.recipe.training, bench.recipe.run.seed
     source = bench.recipe.source
-    net = build_net(spec.net, len(bench.class_names), source.size, source.channels, spec.width, int_seed(seed, i, 'init'))
+    net = build_net(spec.net, len(bench.class_names), source.size, source.channels, spec.width,
+                    int_seed(seed, i, 'init'))
     plan = make_plan(spec, np.flatnonzero(mask[bench.labels]), rng_for(seed, i, 'order'))
     loss = fit_function(spec.loop)(net, bench.x, bench.y, plan)
-    if not np.isfinite(loss): raise FloatingPointError(f'model {i}: the loss became {loss}; lower training.lr (now {spec.lr})')
+    if not np.isfinite(loss):
+        raise FloatingPointError(f'model {i}: the loss became {loss}; lower training.lr (now {spec.lr})')
     return net, loss
 
 def train_model(bench:Workbench, mask:np.ndarray, i:int,
@@ -68,5 +71,6 @@ def train_model(bench:Workbench, mask:np.ndarray, i:int,
     fit, specs = fit_function(bench.recipe.training.loop), {t.name: t for t in bench.recipe.targets}
     rows = {t: record_outputs(transfer(net, d, specs[t].protocol, fit), d.y_eval) for t, d in bench.targets.items()}
     for t, r in rows.items():
-        if not np.isfinite(r).all(): raise FloatingPointError(f"model {i}: outputs on '{t}' are not finite; lower the target's lr")
+        if not np.isfinite(r).all():
+            raise FloatingPointError(f"model {i}: outputs on '{t}' are not finite; lower the target's lr")
     return rows, dict(loss=loss, **{f'correct_{t}': int(r[3].sum()) for t, r in rows.items()})

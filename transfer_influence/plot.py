@@ -24,7 +24,8 @@ def plain(text) -> str:
 # %% ../nbs/70_plot.ipynb #e288d19d
 def _thumbnail(ax, image, x, y, zoom):
     box = OffsetImage(np.asarray(image).squeeze(), zoom=zoom, cmap='gray')
-    ax.add_artist(AnnotationBbox(box, (x, y), frameon=False, xycoords=('axes fraction', 'data'), box_alignment=(.5, .5)))
+    ax.add_artist(AnnotationBbox(box, (x, y), frameon=False, xycoords=('axes fraction', 'data'),
+                                 box_alignment=(.5, .5)))
 
 def plot_ranking(result:InfluenceResult,
                  k:int=10,     # how many from each end
@@ -42,7 +43,8 @@ def plot_ranking(result:InfluenceResult,
     for y, r in enumerate(rows):
         color = HELPS if lo[r.name] > 0 else HURTS if hi[r.name] < 0 else NEUTRAL
         ax.plot([lo[r.name], hi[r.name]], [y, y], color=color, lw=1.5); ax.plot(r.influence, y, 'o', color=color, ms=4)
-        if images is not None and r.name in images: _thumbnail(ax, images[r.name], -.13, y, 12/max(images[r.name].shape[:2]))
+        if images is not None and r.name in images: _thumbnail(ax, images[r.name], -.13, y,
+                                                               12/max(images[r.name].shape[:2]))
     return _finish_ranking(ax, result, rows, j, images)
 
 # %% ../nbs/70_plot.ipynb #463c92c8
@@ -52,7 +54,8 @@ def _finish_ranking(ax, result, rows, j, images):
     ax.tick_params(axis='y', length=0, pad=26 if images is not None else 4)
     ax.set_xlabel(f'influence on the {result.output} (95 % interval, {result.n_models} models)\n'
                   'left: the class hurts the target, right: it helps,\nrelative to the average class')
-    ax.set_title(plain(f'{result.target}: {result.columns[j]}' if len(result.columns) > 1 else result.columns[j]), fontsize=10)
+    ax.set_title(plain(f'{result.target}: {result.columns[j]}' if len(result.columns) > 1 else result.columns[j]),
+                 fontsize=10)
     for s in ('top', 'right', 'left'): ax.spines[s].set_visible(False)
     return ax
 
@@ -71,7 +74,8 @@ def plot_heatmap(table:InfluenceResult, # with a column for each target class
     ax.set_yticks(range(len(order)), [plain(table.class_names[i]) for i in order], fontsize=8)
     ax.set_xticks(range(len(table.columns)), [plain(c) for c in table.columns])
     ax.set(xlabel=f'class of {plain(table.target)}', ylabel='source class')
-    ax.figure.colorbar(image, ax=ax, label=f'influence on the {table.output}\n(blue helps, orange hurts; dot: q < {q})', shrink=.6)
+    ax.figure.colorbar(image, ax=ax,
+                       label=f'influence on the {table.output}\n(blue helps, orange hurts; dot: q < {q})', shrink=.6)
     return ax
 
 # %% ../nbs/70_plot.ipynb #dfe9e6ed
@@ -84,17 +88,20 @@ def plot_null(values, # influences, any shape
     bins = np.linspace(min(values.min(), null.min()), max(values.max(), null.max()), 41)
     ax.hist(null, bins, density=True, color=NEUTRAL, alpha=.6, label=f'shuffled masks, sd {null.std():.3g}')
     ax.hist(values, bins, density=True, histtype='step', color=HELPS, lw=1.5, label=f'influence, sd {values.std():.3g}')
-    ax.set(xlabel=f'influence on the {output} of a target class', ylabel='density'); ax.legend(frameon=False, fontsize=8)
+    ax.set(xlabel=f'influence on the {output} of a target class', ylabel='density'); ax.legend(frameon=False,
+                                                                                               fontsize=8)
     for s in ('top', 'right'): ax.spines[s].set_visible(False)
     return ax
 
 # %% ../nbs/70_plot.ipynb #b3c9841c
 def plot_split_half(half, # a `SplitHalf`
                     ax=None):
-    "Influences estimated from two halves of a fleet, one dot for each source class and target class. Returns the `Axes`."
+    "Influences estimated from two halves of a fleet, a dot for each entry of the table. Returns the `Axes`."
     ax = ax or plt.subplots(figsize=(3.2, 3.2))[1]
     a, b = (np.ravel(h) for h in half.halves); top = np.nanmax(abs(np.concatenate([a, b])))*1.05
     ax.plot([-top, top], [-top, top], color=NEUTRAL, lw=.6); ax.plot(a, b, '.', color=HELPS, ms=4, alpha=.5)
-    ax.set(xlabel='influence, one half of the models', ylabel='influence, the other half', xlim=(-top, top), ylim=(-top, top), aspect='equal')
-    ax.set_title(f'halves correlate {half.r:.2f} (mean of splits)\nfull fleet: reliability {half.reliability:.2f}', fontsize=9)
+    ax.set(xlabel='influence, one half of the models', ylabel='influence, the other half', xlim=(-top, top),
+           ylim=(-top, top), aspect='equal')
+    ax.set_title(f'halves correlate {half.r:.2f} (mean of splits)\nfull fleet: reliability {half.reliability:.2f}',
+                 fontsize=9)
     return ax

@@ -27,8 +27,9 @@ class SplitHalf:
     n_models:int
 
     def __repr__(self):
-        return (f'reliability {self.reliability:.2f} ({self.low:.2f} to {self.high:.2f} over splits) with {self.n_models} models, '
-                f'{self.null:+.2f} with shuffled masks: two such fleets would agree with this correlation')
+        spread = f'({self.low:.2f} to {self.high:.2f} over splits)'
+        return (f'reliability {self.reliability:.2f} {spread} with {self.n_models} models, {self.null:+.2f} with '
+                'shuffled masks: two such fleets would agree with this correlation')
 
 # %% ../nbs/53_reliability.ipynb #10970d8c
 def spearman_brown(r:float, # correlation of two halves
@@ -42,7 +43,7 @@ def _rows(p, rows): return replace(p, masks=p.masks[rows], outputs={k: x[rows] f
 def class_outputs(p:Predictions,
                   output:str=None, # a recorded output
                  ) -> Predictions: # a column for each target class
-    "Outputs averaged over the images of each target class, per model; tables made from it are the same as `by_target_class`."
+    "Outputs averaged over the images of each target class, per model."
     name, y = p.output(output)
     present = np.unique(p.labels)
     means = np.stack([y[:, p.labels == c].mean(1, dtype=np.float64) for c in present], 1)
@@ -70,9 +71,11 @@ def split_half(p:Predictions,
     p, rng = class_outputs(p, output), np.random.default_rng(seed)
     pairs = [_split(p, rng) for _ in range(splits)]
     r = np.array([correlation(a, b) for a, b in pairs])
-    shuffled = [correlation(*_split(replace(p, masks=p.masks[rng.permutation(p.n_models)]), rng)) for _ in range(splits)]
+    shuffled = [correlation(*_split(replace(p, masks=p.masks[rng.permutation(p.n_models)]),
+                                    rng)) for _ in range(splits)]
     rho = spearman_brown(r)
-    return SplitHalf(r.mean(), spearman_brown(r.mean()), *np.quantile(rho, [.05, .95]), spearman_brown(np.mean(shuffled)), pairs[0], p.n_models)
+    return SplitHalf(r.mean(), spearman_brown(r.mean()), *np.quantile(rho, [.05, .95]),
+                     spearman_brown(np.mean(shuffled)), pairs[0], p.n_models)
 
 # %% ../nbs/53_reliability.ipynb #917a65d7
 def null_band(p:Predictions,

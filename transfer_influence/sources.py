@@ -24,7 +24,8 @@ def _class_files(path):
     need(path.is_dir(), f'no folder at {path}; give the folder that holds one folder per class')
     found = {d.name: sorted(f for f in d.iterdir() if f.suffix.lower() in SUFFIXES)
              for d in sorted(path.iterdir()) if d.is_dir() and not d.name.startswith('.')}
-    need(len(found) >= 2, f'{path} has {len(found)} class folder{"s"*(len(found) != 1)}; at least 2 are needed, one folder per class')
+    need(len(found) >= 2,
+         f'{path} has {len(found)} class folder{"s"*(len(found) != 1)}; at least 2 are needed, one folder per class')
     for name, files in found.items(): need(files, f'the class folder {path/name} has no image; remove it or add images')
     return found
 
@@ -40,7 +41,8 @@ def image_folder(path,              # the folder that holds a folder for each cl
                  channels:int=3,    # 1: grey, 3: colour
                  skip_bad:bool=False, # leave out unreadable files, with a warning that counts them
                 ) -> ImageSet:      # class names are the folders' names, sorted
-    "Images from class folders. Raises `InputError` for a missing folder, fewer than 2 classes, an empty class or an unreadable image."
+    """Images from class folders.
+    Raises `InputError` for a missing folder, fewer than 2 classes, an empty class or an unreadable image."""
     images, labels, bad = [], [], []
     classes = _class_files(path)
     for k, files in enumerate(classes.values()):
@@ -67,10 +69,13 @@ def load_images(path, # an .npz file with images (N, height, width[, channels]) 
     need(Path(path).is_file(), f'no file at {path}; give an .npz file with images, labels and class_names')
     try:
         with np.load(path, allow_pickle=False) as z: arrays = {k: z[k] for k in z.files}
-    except (ValueError, OSError, EOFError) as e: raise InputError(f'cannot read {path} as plain arrays ({e}); save it with numpy.savez') from None
-    for k in ('images', 'labels', 'class_names'): need(k in arrays, f"{path} has no array '{k}'; it has {sorted(arrays)}")
+    except (ValueError, OSError, EOFError) as e:
+        raise InputError(f'cannot read {path} as plain arrays ({e}); save it with numpy.savez') from None
+    for k in ('images', 'labels', 'class_names'): need(k in arrays,
+                                                       f"{path} has no array '{k}'; it has {sorted(arrays)}")
     known = ('images', 'labels', 'class_names', 'titles', 'groups', 'train_part')
-    return ImageSet(**{k: tuple(v) if k in ('class_names', 'titles', 'groups') else v for k, v in arrays.items() if k in known})
+    return ImageSet(**{k: tuple(v) if k in ('class_names', 'titles', 'groups') else v for k,
+                       v in arrays.items() if k in known})
 
 # %% ../nbs/11_sources.ipynb #54863fc3
 def _open(spec, size, channels):

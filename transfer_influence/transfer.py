@@ -55,7 +55,7 @@ def new_head(n_features:int, n_classes:int, seed:int) -> nn.Linear:
 
 # %% ../nbs/34_transfer.ipynb #b95b599e
 def recalibrate(body:nn.Module, x:torch.Tensor, batch:int=256) -> nn.Module:
-    "Replace the running statistics of batch norm by averages over `x`; the body is changed, and returned for evaluation."
+    "Replace the running statistics of batch norm by averages over `x`; the body is changed."
     update_bn(x.split(batch), body)
     return body.eval()
 
