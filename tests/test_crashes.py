@@ -6,16 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 KILLS = int(os.environ.get('TI_KILLS', 2))  # .ci/run asks for more
-DEMO = 'import sys; sys.argv[0] = "ti-demo"; from transfer_influence.cli import ti_demo; ti_demo()'
+DEMO = Path(sys.executable).parent/'ti-demo'
 MODELS = 24
 
 
 def start(out, *args):
-    return subprocess.Popen([sys.executable, '-c', DEMO, '--out', str(out), '--models', str(MODELS), *map(str, args)],
+    return subprocess.Popen([DEMO, '--out', str(out), '--models', str(MODELS), *map(str, args)],
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

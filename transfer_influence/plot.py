@@ -21,11 +21,12 @@ def plain(text) -> str:
     "Text that matplotlib will not read as mathematics."
     return str(text).replace('$', r'\$')
 
-# %% ../nbs/70_plot.ipynb #e288d19d
-def _thumbnail(ax, image, x, y, zoom):
-    box = OffsetImage(np.asarray(image).squeeze(), zoom=zoom, cmap='gray')
-    ax.add_artist(AnnotationBbox(box, (x, y), frameon=False, xycoords=('axes fraction', 'data'),
-                                 box_alignment=(.5, .5)))
+# %% ../nbs/70_plot.ipynb #910fbe4a
+def _thumbnail(ax, image, y):
+    "A picture of 13 points between the class's name and the axis."
+    image = np.asarray(image).squeeze()
+    box = OffsetImage(image, zoom=13/max(image.shape[:2]), cmap='gray')
+    ax.add_artist(AnnotationBbox(box, (0, y), (-10, 0), ('axes fraction', 'data'), 'offset points', frameon=False, pad=0))
 
 def plot_ranking(result:InfluenceResult,
                  k:int=10,     # how many from each end
@@ -43,15 +44,14 @@ def plot_ranking(result:InfluenceResult,
     for y, r in enumerate(rows):
         color = HELPS if lo[r.name] > 0 else HURTS if hi[r.name] < 0 else NEUTRAL
         ax.plot([lo[r.name], hi[r.name]], [y, y], color=color, lw=1.5); ax.plot(r.influence, y, 'o', color=color, ms=4)
-        if images is not None and r.name in images: _thumbnail(ax, images[r.name], -.13, y,
-                                                               12/max(images[r.name].shape[:2]))
+        if images is not None and r.name in images: _thumbnail(ax, images[r.name], y)
     return _finish_ranking(ax, result, rows, j, images)
 
 # %% ../nbs/70_plot.ipynb #463c92c8
 def _finish_ranking(ax, result, rows, j, images):
     ax.axvline(0, color='k', lw=.6); ax.invert_yaxis()
     ax.set_yticks(range(len(rows)), [plain(r.name) for r in rows])
-    ax.tick_params(axis='y', length=0, pad=26 if images is not None else 4)
+    ax.tick_params(axis='y', length=0, pad=21 if images is not None else 4)
     ax.set_xlabel(f'influence on the {result.output} (95 % interval, {result.n_models} models)\n'
                   'left: the class hurts the target, right: it helps,\nrelative to the average class')
     ax.set_title(plain(f'{result.target}: {result.columns[j]}' if len(result.columns) > 1 else result.columns[j]),
