@@ -365,6 +365,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'transfer_influence.report.picture': ('report.html#picture', 'transfer_influence/report.py'),
                                            'transfer_influence.report.recipe_facts': ( 'report.html#recipe_facts',
                                                                                        'transfer_influence/report.py'),
+                                           'transfer_influence.report.strongest': ('report.html#strongest', 'transfer_influence/report.py'),
                                            'transfer_influence.report.time_facts': ( 'report.html#time_facts',
                                                                                      'transfer_influence/report.py'),
                                            'transfer_influence.report.verdict': ('report.html#verdict', 'transfer_influence/report.py'),

@@ -26,7 +26,8 @@ def _thumbnail(ax, image, y):
     "A picture of 13 points between the class's name and the axis."
     image = np.asarray(image).squeeze()
     box = OffsetImage(image, zoom=13/max(image.shape[:2]), cmap='gray')
-    ax.add_artist(AnnotationBbox(box, (0, y), (-10, 0), ('axes fraction', 'data'), 'offset points', frameon=False, pad=0))
+    ax.add_artist(AnnotationBbox(box, (0, y), (-10, 0), ('axes fraction', 'data'), 'offset points', frameon=False,
+                                 pad=0))
 
 def plot_ranking(result:InfluenceResult,
                  k:int=10,     # how many from each end

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEXTS', 'NOTES', 'TargetFindings', 'find', 'find_all', 'write_influence', 'verdict', 'picture', 'class_pictures',
-           'figures', 'best_target_classes', 'html_table', 'recipe_facts', 'time_facts', 'facts', 'notes',
+           'strongest', 'figures', 'best_target_classes', 'html_table', 'recipe_facts', 'time_facts', 'facts', 'notes',
            'make_report']
 
 # %% ../nbs/71_report.ipynb #6d1b9bc8
@@ -25,7 +25,7 @@ from .influence import (InfluenceResult, class_influence, influence_by_class, me
                                           save_influence, table_rows)
 from .plot import plot_heatmap, plot_null, plot_ranking, plot_split_half
 from .predictions import Predictions
-from .recipe import from_dict
+from .recipe import from_dict, need
 from .reliability import SplitHalf, null_band, split_half
 from .store import Store, commit_path, committed, open_run, read_images, read_predictions
 
@@ -45,6 +45,8 @@ def find(p:Predictions,
         ) -> TargetFindings:
     "Estimate what the page shows of a target. Classes that too few models have, or lack, are left out of it."
     infl = class_influence(p, output, missing='mask')
+    need(not np.isnan(infl.values).all(),
+         f'{p.n_models} models are too few: no class is in 2 of them and out of 2; train more (--models)')
     half = split_half(p, output) if p.n_models >= 8 else None
     return TargetFindings(p, infl, mean_influence(infl), influence_by_class(infl), half, null_band(p, output))
 def find_all(store:Store, output:str=None) -> list: # of `TargetFindings`
@@ -102,15 +104,20 @@ TEXTS = {'Which source classes help, which hurt':
              'The most positive and most negative classes, averaged over all images of the target, '
              'with 95 % intervals over models.',
          'Source class by target class':
-             'Each column is a class of the target. Dots mark what is unlikely to be chance (q < 0.1).',
+             'Each column is a class of the target. A dot: unlikely to be chance (q < 0.1). At most 150 classes.',
          'Against chance':
              'Shuffling the masks over the models destroys every effect. Influence must be wider than that.',
          'Would other models say the same?':
              'Each dot is a source class on a target class, estimated from two separate halves of the models.'}
 
+def strongest(table:InfluenceResult, k:int=150) -> np.ndarray: # row numbers
+    "The `k` classes with the smallest q-values, in the order of the column they help most: what a heat map can show."
+    rows = np.argsort(np.nan_to_num(table.qvalues, nan=1.).min(1), kind='stable')[:k]
+    return rows[np.argsort(np.nan_to_num(table.values[rows]).argmax(1), kind='stable')]
+
 def figures(f:TargetFindings, pictures=None) -> list: # of (title, what to see, <img>)
     "The figures of a target, in the order of `TEXTS`."
-    axes = [plot_ranking(f.mean, images=pictures), plot_heatmap(f.by_class),
+    axes = [plot_ranking(f.mean, images=pictures), plot_heatmap(f.by_class, strongest(f.by_class)),
             plot_null(f.by_class.values, f.null, f.mean.output)] + ([plot_split_half(f.half)] if f.half else [])
     return [(title, text, picture(ax.figure, f'{title}: {f.mean.target}')) for (title, text),
             ax in zip(TEXTS.items(), axes)]
