@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def markdown(source):
     "Links between notebooks become links from the top folder."
-    return re.sub(r'\]\((?!http|#)([^)]+\.ipynb)\)', r'](nbs/\1)', source)
+    source = re.sub(r'\]\((?!http|#)([^)]+\.ipynb)\)', r'](nbs/\1)', source)
+    return source.replace('](../', '](')
 
 
 def shown(output, name, alt):
@@ -43,6 +44,7 @@ def convert(notebook):
 
 
 def main(root):
+    "Write the README and its pictures below `root`."
     text, pictures = convert(ROOT/'nbs'/'index.ipynb')
     (root/'docs'/'images').mkdir(parents=True, exist_ok=True)
     for old in (root/'docs'/'images').glob('readme-*.png'): old.unlink()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-KILLS = int(os.environ.get('TI_KILLS', 2))  # .ci/run asks for more
+KILLS = int(os.environ.get('TI_KILLS', 1))  # .ci/run asks for more
 DEMO = Path(sys.executable).parent/'ti-demo'
-MODELS = 24
+MODELS = 16
 
 
 def start(out, *args):
@@ -112,10 +112,11 @@ import os, sys
 from transfer_influence.engine import LocalEngine, run_tasks
 if __name__ == '__main__':
     with LocalEngine(2, retries=1) as e:
-        ended = {i: type(error).__name__ for i, _, error in run_tasks(e, os._exit, [3])} | {i: r for i, r, _ in run_tasks(e, abs, [-1, -2])}
-    print(ended)'''
+        given_up = [type(error).__name__ for _, _, error in run_tasks(e, os._exit, [3])]
+        others = sorted(r for _, r, _ in run_tasks(e, abs, [-1, -2]))
+    print(given_up, others)'''
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tmp_path)
-    assert r.stdout.strip() == "{3: 'WorkerDied', -1: 1, -2: 2}", r.stderr
+    assert r.stdout.strip() == "['WorkerDied'] [1, 2]", r.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which('mount'), reason='needs the right to mount a small disk')
@@ -124,7 +125,7 @@ def test_full_disk(undisturbed, tmp_path):
     disk = tmp_path/'disk'; disk.mkdir()
     if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', disk]).returncode: pytest.skip('cannot mount a small disk here')
     try:
-        p = start(disk/'run', '--quiet'); _, err = p.communicate(timeout=150)
+        p = start(disk/'run', '--quiet', '--workers', 1); _, err = p.communicate(timeout=150)
         assert p.returncode == 1 and 'no space' in err and 'Traceback' not in err, err
         kept = commits(disk/'run')
         subprocess.run(['mount', '-o', 'remount,size=60m', disk], check=True)

@@ -27,7 +27,7 @@ def differing(a, b):
 
 
 def test_export(root, copy):
-    run('from nbdev.export import nbdev_export; nbdev_export()', copy)
+    run('from nbdev import nbdev_export; nbdev_export()', copy)
     assert differing(root/'transfer_influence', copy/'transfer_influence') == [], 'run nbdev-export'
 
 
