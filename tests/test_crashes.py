@@ -92,6 +92,7 @@ def test_ctrl_c(tmp_path):
     workers = children(p.pid)
     p.send_signal(signal.SIGINT); _, err = p.communicate(timeout=60)
     assert p.returncode == 130 and 'give the same command again' in err and 'Traceback' not in err
+    time.sleep(2)
     assert not [w for w in workers if alive(w)]
 
 

@@ -15,6 +15,7 @@ from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 from string import Template
+import os
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -61,7 +62,7 @@ def write_influence(run,             # a run folder
     store = open_run(run); (store.root/'influence').mkdir(exist_ok=True)
     results = [f.influence for f in found or find_all(store)]
     for path, r in [(f'influence/{r.target}.npz', r) for r in results] + [('influence.npz', results[0])]:
-        part = store.root/(path + '.part.npz')
+        part = store.root/f'{path}.{os.getpid()}.part.npz' # two sessions may end at once
         save_influence(r, part); part.replace(store.root/path)
 
 # %% ../nbs/71_report.ipynb #5a54f153
