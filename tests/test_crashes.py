@@ -122,9 +122,10 @@ if __name__ == '__main__':
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which('mount'), reason='needs the right to mount a small disk')
 @pytest.mark.timeout(200)
-def test_full_disk(undisturbed, tmp_path):
+@pytest.mark.parametrize('size', ['1400k', '2500k'])  # full while models are written, and when the results are
+def test_full_disk(undisturbed, tmp_path, size):
     disk = tmp_path/'disk'; disk.mkdir()
-    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', disk]).returncode: pytest.skip('cannot mount a small disk here')
+    if subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', disk]).returncode: pytest.skip('cannot mount a small disk here')
     try:
         p = start(disk/'run', '--quiet', '--workers', 1); _, err = p.communicate(timeout=150)
         assert p.returncode == 1 and 'no space' in err and 'Traceback' not in err, err

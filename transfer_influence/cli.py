@@ -8,6 +8,7 @@ __all__ = ['QUICK_MODELS', 'friendly', 'note_warnings', 'finish', 'run_fleet', '
 
 # %% ../nbs/80_cli.ipynb #9f32ef0a
 from contextlib import contextmanager
+import errno
 import sys
 
 from fastcore.script import call_parse
@@ -22,7 +23,9 @@ def friendly(command:str):
         sys.exit(130)
     except Exception as e:
         from transfer_influence.recipe import UserError
-        if not isinstance(e, UserError): raise
+        full = isinstance(e, OSError) and e.errno == errno.ENOSPC
+        if not isinstance(e, UserError) and not full: raise
+        if full: e = 'no space is left on the disk; free some and give the same command again. Finished models are safe'
         print(f'{command}: {e}', file=sys.stderr)
         sys.exit(1)
 

@@ -213,5 +213,6 @@ def make_report(run,           # a run folder
         sections=''.join(_section(f, pictures, titles) for f in found),
         facts=''.join(f'<tr><th scope="row">{escape(a)}</th><td>{escape(b)}</td></tr>' for a, b in facts(store)))
     out = Path(out) if out else store.root/'report.html'
-    out.write_text(page, encoding='utf-8')
+    part = out.with_name(f'{out.name}.{os.getpid()}.part')
+    part.write_text(page, encoding='utf-8'); part.replace(out)
     return out
