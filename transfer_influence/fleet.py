@@ -55,8 +55,9 @@ def _open_images(recipe, store=None):
 
 # %% ../nbs/43_fleet.ipynb #d7ccb8cb
 def _create(recipe, out, source, targets, masks):
-    need(not Path(out).is_dir() or not any(Path(out).iterdir()) or (Path(out)/'data.zarr').is_dir(),
-         f'{out} holds other files; give an empty or new folder as --out')
+    names = {p.name for p in Path(out).iterdir()} if Path(out).is_dir() else set()
+    # without fleet.json, these are what is left of a run that died while it was created
+    need(names <= {'images', 'data.zarr', 'zarr.json'}, f'{out} holds other files; give an empty or new folder as --out')
     store = Store(out)
     for name, s in [('source', source), *targets.items()]: write_images(store, name, s)
     create_arrays(store, masks, {t.name: _split_columns(targets[t.name], t, recipe.run.seed) for t in recipe.targets})

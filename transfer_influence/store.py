@@ -85,7 +85,7 @@ def open_run(path) -> Store:
 # %% ../nbs/41_store.ipynb #ebab3cea
 def _array(group, name, shape, dtype, chunks, fill):
     return group.create_array(name, shape=shape, dtype=dtype, chunks=chunks, fill_value=fill,
-                              compressors=(Crc32cCodec(),), filters=None)
+                              compressors=(Crc32cCodec(),), filters=None, overwrite=True)
 
 def create_arrays(store:Store,
                   masks,         # `Masks` of all models
