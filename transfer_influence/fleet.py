@@ -57,7 +57,8 @@ def _open_images(recipe, store=None):
 def _create(recipe, out, source, targets, masks):
     names = {p.name for p in Path(out).iterdir()} if Path(out).is_dir() else set()
     # without fleet.json, these are what is left of a run that died while it was created
-    need(names <= {'images', 'data.zarr', 'zarr.json'}, f'{out} holds other files; give an empty or new folder as --out')
+    left = {'images', 'data.zarr', 'zarr.json'}
+    need(names <= left, f'{out} holds other files; give an empty or new folder as --out')
     store = Store(out)
     for name, s in [('source', source), *targets.items()]: write_images(store, name, s)
     create_arrays(store, masks, {t.name: _split_columns(targets[t.name], t, recipe.run.seed) for t in recipe.targets})
