@@ -7,7 +7,7 @@ import pytest
 
 root = Path(__file__).resolve().parent.parent
 order = [re.search(r'#\| default_exp (\w+)', f.read_text('utf-8'))[1] for f in sorted((root/'nbs').glob('[0-9]*.ipynb'))]
-TORCH = {'models', 'outputs', 'train', 'resident', 'transfer', 'pipeline'}
+TORCH = {'inputs', 'models', 'outputs', 'train', 'resident', 'transfer', 'pipeline'}
 
 
 def imports(tree):

@@ -1,6 +1,7 @@
 "The page in a real browser: no error, nothing fetched, pictures there, sorting works."
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,7 @@ def page(tmp_path_factory):
     recipe = Recipe('Letters & <digits>', SourceSpec(classes=('O', 'Z', 'S', '$', '&', '%'), size=10), (TargetSpec('digits', epochs=3),),
                     DesignSpec(.5), TrainSpec(width=8, epochs=1), RunSpec(16))
     Fleet(recipe, out).run(workers=1, quiet=True)
-    return make_report(out)
+    return Path(make_report(out))
 
 
 def test_page_text(page):

@@ -12,8 +12,8 @@ import numpy as np
 
 from .recipe import DESIGNS, nearest, need
 
-# %% ../nbs/20_design.ipynb #757ce820
-STREAMS = ('subset', 'init', 'order', 'augment', 'head', 'split')
+# %% ../nbs/20_design.ipynb #99cf0b68
+STREAMS = ('subset', 'init', 'order', 'augment', 'head', 'split', 'target_augment')
 
 def seed_for(seed:int,   # the run's seed
              i:int,      # the model's number; 0 for what all models share

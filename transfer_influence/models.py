@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Net', 'patch_grid', 'cut_patches', 'PatchBody', 'strided_body', 'cnn_body', 'Residual', 'small_resnet_body',
-           'resnet_body', 'seeded', 'build_net', 'prepare']
+           'AirBlock', 'airbench_body', 'resnet_body', 'seeded', 'build_net', 'to_inputs', 'prepare']
 
 # %% ../nbs/30_models.ipynb #6ce9a3d0
 from contextlib import contextmanager
@@ -93,6 +93,32 @@ def small_resnet_body(channels, width):
     return _pooled(_conv(channels, width), Residual(width, width, 1), Residual(width, 2*width, 2),
                    Residual(2*width, 4*width, 2))
 
+# %% ../nbs/30_models.ipynb #6b6b3ef5
+def _waves(channels):
+    "2 × 2 filters: four cosine waves for each channel, with both signs."
+    one = torch.tensor([[1., 1.], [1., -1.]])/2**.5
+    waves = torch.stack([torch.outer(a, b) for a in one for b in one])
+    filters = torch.einsum('kij,cd->kcdij', waves, torch.eye(channels)).reshape(4*channels, channels, 2, 2)
+    return torch.cat([filters, -filters])
+
+class AirBlock(nn.Module):
+    "Convolution, pooling, convolution, each with batch norm and GELU."
+    def __init__(self, c_in:int, c_out:int):
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(c, c_out, 3, padding=1, bias=False) for c in (c_in, c_out))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(c_out) for _ in range(2))
+
+    def forward(self, x):
+        x = F.gelu(self.norms[0](F.max_pool2d(self.first(x), 2)))
+        return F.gelu(self.norms[1](self.second(x)))
+
+def airbench_body(channels, width):
+    "The body of airbench94; `width` is the first block's, the others have four times as many."
+    waves = nn.Conv2d(channels, 8*channels, 2, bias=False)
+    waves.weight = nn.Parameter(_waves(channels), requires_grad=False)
+    blocks = [AirBlock(a, b) for a, b in [(8*channels, width), (width, 4*width), (4*width, 4*width)]]
+    return nn.Sequential(waves, nn.GELU(), *blocks, nn.AdaptiveMaxPool2d(1), nn.Flatten())
+
 # %% ../nbs/30_models.ipynb #2ae89f59
 def resnet_body(name, channels):
     "A torchvision ResNet without its last layer, from random weights; returns the body and its number of features."
@@ -102,7 +128,9 @@ def resnet_body(name, channels):
     if channels != 3: body.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
     return body, n_features
 
-# %% ../nbs/30_models.ipynb #603ed0ce
+# %% ../nbs/30_models.ipynb #c021313e
+_BODIES = dict(strided_cnn=strided_body, cnn=cnn_body, small_resnet=small_resnet_body, airbench=airbench_body)
+
 @contextmanager
 def seeded(seed:int):
     "Inside, torch's generator starts from `seed`; afterwards it goes on as if nothing had been."
@@ -119,16 +147,21 @@ def build_net(name:str,       # a name from `NETS`
              ) -> Net:
     "A net with fresh random weights. Raises `InputError` for an unknown name."
     need(name in NETS, f"unknown net '{name}'{nearest(name, NETS)}")
+    need(name != 'airbench' or size >= 9, f"the net 'airbench' needs images of at least 9 pixels a side, not {size}")
     with seeded(seed):
         if name.startswith('resnet'): return Net(*resnet_body(name, channels), n_classes)
         if name == 'patch': body = PatchBody(channels*patch_grid(size)[1]**2, width)
-        else: body = dict(strided_cnn=strided_body, cnn=cnn_body, small_resnet=small_resnet_body)[name](channels, width)
+        else: body = _BODIES[name](channels, width)
         return Net(body, 4*width, n_classes)
 
-# %% ../nbs/30_models.ipynb #1004f4be
-def prepare(name:str,          # the net's name
-            images:np.ndarray, # (N, size, size, channels) uint8
-           ) -> torch.Tensor:  # float32, pixel values from 0 to 1, in the layout that the net reads
-    "The inputs of a net, made once per data set and kept in memory."
-    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float().div_(255)
+# %% ../nbs/30_models.ipynb #5b49aa50
+def to_inputs(name:str,           # the net's name
+              pixels:torch.Tensor, # (N, size, size, channels) uint8
+             ) -> torch.Tensor:   # float32, pixel values from 0 to 1, in the layout that the net reads
+    "What a net reads."
+    x = pixels.permute(0, 3, 1, 2).float().div_(255) # channels stay last in memory
     return cut_patches(x) if name == 'patch' else x.contiguous(memory_format=torch.channels_last)
+
+def prepare(name:str, images:np.ndarray) -> torch.Tensor:
+    "The inputs of a net, made once per data set and kept in memory."
+    return to_inputs(name, torch.from_numpy(images))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TEXTS', 'NOTES', 'TargetFindings', 'find', 'find_all', 'write_influence', 'verdict', 'picture', 'class_pictures',
-           'strongest', 'figures', 'best_target_classes', 'html_table', 'recipe_facts', 'time_facts', 'facts', 'notes',
-           'make_report']
+           'strongest', 'figures', 'best_target_classes', 'html_table', 'recipe_facts', 'own_facts', 'time_facts',
+           'facts', 'notes', 'make_report']
 
 # %% ../nbs/71_report.ipynb #6d1b9bc8
 from base64 import b64encode
@@ -21,6 +21,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 
+from .archive import read_commit, read_predictions, run_header
 from .data import DEMO_LETTERS, ImageSet
 from .influence import (InfluenceResult, class_influence, influence_by_class, mean_influence,
                                           save_influence, table_rows)
@@ -28,7 +29,7 @@ from .plot import plot_heatmap, plot_null, plot_ranking, plot_split_half
 from .predictions import Predictions
 from .recipe import from_dict, need
 from .reliability import SplitHalf, null_band, split_half
-from .store import Store, commit_path, committed, open_run, read_images, read_predictions
+from .store import Store, committed, open_run, read_images
 
 # %% ../nbs/71_report.ipynb #1f516e6e
 @dataclass(frozen=True, eq=False)
@@ -52,18 +53,18 @@ def find(p:Predictions,
     return TargetFindings(p, infl, mean_influence(infl), influence_by_class(infl), half, null_band(p, output))
 def find_all(store:Store, output:str=None) -> list: # of `TargetFindings`
     "`find` for each target of a run."
-    return [find(read_predictions(store, t), output) for t in store.get('fleet.json')['targets']]
+    return [find(read_predictions(store, t), output) for t in run_header(store)['targets']]
 
 # %% ../nbs/71_report.ipynb #3cac7df6
 def write_influence(run,             # a run folder
                     found:list=None, # a `TargetFindings` for each target, where they are known already
                    ) -> None:
     "Write the influence files of a run."
-    store = open_run(run); (store.root/'influence').mkdir(exist_ok=True)
+    store = open_run(run)
     results = [f.influence for f in found or find_all(store)]
     for path, r in [(f'influence/{r.target}.npz', r) for r in results] + [('influence.npz', results[0])]:
-        part = store.root/f'{path}.{os.getpid()}.part.npz' # two sessions may end at once
-        save_influence(r, part); part.replace(store.root/path)
+        data = BytesIO(); save_influence(r, data)
+        store.put_bytes(path, data.getvalue())
 
 # %% ../nbs/71_report.ipynb #5a54f153
 def _sentence(rows, verb, m):
@@ -157,24 +158,33 @@ def recipe_facts(r:dict) -> list: # of (name, value)
         return f"{length}, batch {x['batch_size']}, peak rate {x['lr']}, weight decay {x['weight_decay']}"
     return [('source', f"{s['name']}, {s['size']} × {s['size']} pixels, {'grey' if s['channels'] == 1 else 'colour'}"),
             ('alpha', f"{d['alpha']} of the classes a model, design {d['design']}"), ('seed', str(r['run']['seed'])),
-            ('training', f"{t['net']}, width {t['width']}, {sgd(t)}, {t['loop']} loop"),
+            ('training', f"{t['net']}, width {t['width']}, {sgd(t)}"),
             *[('transfer', f"{x['name']}: {x['protocol']}, {sgd(x)}") for x in r['targets']]]
 
+def own_facts(own:dict) -> list: # of (name, value)
+    "What is known of a run with training of its own."
+    return [('training', f"{own['train_fn']}, evaluated by {own['evaluate_fn']}"),
+            ('version', own['version'] or 'not given'), ('alpha', f"{own['alpha']} of the classes a model, design {own['design']}"), ('seed', str(own['seed']))]
+
+# %% ../nbs/71_report.ipynb #645f61ca
 def time_facts(store:Store) -> list: # of (name, value)
     "When, how long, on what: from the records of the run's sessions and of its models."
-    runs = sorted((store.get(f'runs/{p.name}') for p in (store.root/'runs').glob('*.json')), key=lambda x: x['started'])
-    if not runs: return []
+    runs = sorted(map(store.get, store.paths('runs')), key=lambda x: x['started'])
+    models = [read_commit(store, i) for i in committed(store)[:400]]
+    if not runs or not models: return []
     minutes, last = sum(x.get('ended', x['started']) - x['started'] for x in runs)/60, runs[-1]
-    cpu = np.median([store.get(commit_path(i)).get('cpu_seconds', np.nan) for i in committed(store)[:400]])
+    cpu = np.median([m.get('cpu_seconds', np.nan) for m in models])
+    loops = ', '.join(sorted({f"{m.get('loop', '?')} on {m.get('device', 'cpu')}" for m in models}))
     return [('time', f"{minutes:.1f} minutes with {last['workers']} workers, median {cpu:.2f} CPU-seconds a model"),
-            ('device', f"{last['device']}, {last['cores']} cores, {last['machine']}"),
+            ('loop that ran', loops), ('device', f"{last['device']}, {last['cores']} cores, {last['machine']}"),
             ('versions', ', '.join(f'{k} {v}' for k, v in last['versions'].items()))]
 
 def facts(store:Store) -> list: # of (name, value)
     "What was run: m, alpha, seed, net, minutes, versions."
     head = store.get('fleet.json')
+    about = recipe_facts(head['recipe']) if 'recipe' in head else own_facts(head['own'])
     size = f"{len(committed(store))} models, {len(head['class_names'])} source classes"
-    return [('size', size), *recipe_facts(head['recipe']), *time_facts(store), ('recipe hash', head['recipe_hash'])]
+    return [('size', size), *about, *time_facts(store), ('recipe hash', head.get('recipe_hash', 'none'))]
 
 # %% ../nbs/71_report.ipynb #e8d884e4
 NOTES = dict(demo='The 49 letters of this demo were picked because some of them look like digits: it is a tuned '
@@ -183,8 +193,8 @@ NOTES = dict(demo='The 49 letters of this demo were picked because some of them 
 
 def notes(recipe, n_models) -> list: # of texts
     "What a reader must know about a particular run."
-    picked = set(DEMO_LETTERS) <= set(recipe.source.classes) and len(recipe.source.classes) < 70
-    return [NOTES['demo']]*picked + [NOTES['quick']]*(n_models < 200)
+    picked = recipe and set(DEMO_LETTERS) <= set(recipe.source.classes) and len(recipe.source.classes) < 70
+    return [NOTES['demo']]*bool(picked) + [NOTES['quick']]*(n_models < 200)
 
 def _section(f, pictures, titles):
     verdicts = ''.join(f'<p>{escape(s)}</p>' for s in verdict(f))
@@ -194,25 +204,30 @@ def _section(f, pictures, titles):
             f'<div class="figures">{figs}</div>'
             f'<h3>All classes</h3><div class="scroll">{html_table(f, titles)}</div></section>')
 
+# %% ../nbs/71_report.ipynb #f7622900
+def _page(store, found):
+    head, source = store.get('fleet.json'), read_images(store, 'source')
+    recipe = from_dict(head['recipe']) if 'recipe' in head else None
+    pictures, titles = (None, {}) if source is None else (class_pictures(source),
+                                                          dict(zip(source.class_names, source.titles)))
+    title = recipe and (recipe.about or f'Influence of {recipe.source.name}') or 'Influence'
+    return Template((files('transfer_influence')/'assets'/'report.html').read_text('utf-8')).substitute(
+        title=escape(title), models=found[0].mean.n_models,
+        notes=''.join(f'<p class="note">{escape(n)}</p>' for n in notes(recipe, found[0].mean.n_models)),
+        sections=''.join(_section(f, pictures, titles) for f in found),
+        facts=''.join(f'<tr><th scope="row">{escape(a)}</th><td>{escape(b)}</td></tr>' for a, b in facts(store)))
+
 # %% ../nbs/71_report.ipynb #af7a53cd
 def make_report(run,           # a run folder
                 out=None,      # where the page goes; empty: report.html in the run folder
                 output:str=None, # a recorded output; empty: margin
                 found:list=None, # a `TargetFindings` for each target, where they are known already
-               ) -> Path:
+               ) -> str:       # where it is
     "Write the page of a run. Raises `InputError` if the folder is no run or has fewer than 2 finished models."
-    store = open_run(run); head = store.get('fleet.json'); recipe = from_dict(head['recipe'])
     matplotlib.use('Agg')
-    found = found or find_all(store, output)
-    source = read_images(store, 'source')
-    pictures, titles = (None, {}) if source is None else (class_pictures(source),
-                                                          dict(zip(source.class_names, source.titles)))
-    page = Template((files('transfer_influence')/'assets'/'report.html').read_text('utf-8')).substitute(
-        title=escape(recipe.about or f'Influence of {recipe.source.name}'), models=found[0].mean.n_models,
-        notes=''.join(f'<p class="note">{escape(n)}</p>' for n in notes(recipe, found[0].mean.n_models)),
-        sections=''.join(_section(f, pictures, titles) for f in found),
-        facts=''.join(f'<tr><th scope="row">{escape(a)}</th><td>{escape(b)}</td></tr>' for a, b in facts(store)))
-    out = Path(out) if out else store.root/'report.html'
-    part = out.with_name(f'{out.name}.{os.getpid()}.part')
+    store = open_run(run)
+    page = _page(store, found or find_all(store, output))
+    if not out: store.put_bytes('report.html', page.encode()); return f'{store.root}/report.html'
+    part = Path(f'{out}.{os.getpid()}.part')
     part.write_text(page, encoding='utf-8'); part.replace(out)
-    return out
+    return str(out)

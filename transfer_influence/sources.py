@@ -66,7 +66,8 @@ def save_images(s:ImageSet,
 def load_images(path, # an .npz file with images (N, height, width[, channels]) uint8, labels (N,), class_names (K,)
                ) -> ImageSet:
     "Read an image set. Raises `InputError` where the file is missing, incomplete or holds pickles."
-    need(Path(path).is_file(), f'no file at {path}; give an .npz file with images, labels and class_names')
+    need(hasattr(path, 'read') or Path(path).is_file(),
+         f'no file at {path}; give an .npz file with images, labels and class_names')
     try:
         with np.load(path, allow_pickle=False) as z: arrays = {k: z[k] for k in z.files}
     except (ValueError, OSError, EOFError) as e:
