@@ -16,7 +16,7 @@ def measure(net:str, models:int, repeats:int) -> dict:
                 processes_against_threads=processes/threads, wall_rounds=rounds)
 
 def run(quick:bool) -> dict:
-    models, repeats = (2, 1) if quick else (6, 3)
+    models, repeats = (2, 1) if quick else (4, 3)
     nets = {net: measure(net, models, repeats) for net in ('patch', 'strided_cnn')}
     checks = [check(f'{k}: two processes / one, models per second', n['processes_against_one'], BAR)
               for k, n in nets.items()]

@@ -68,11 +68,14 @@ def cpu_name() -> str:
         if info.is_file() else []
     return names[0] if names else platform.processor()
 
+def cores() -> int:
+    "Cores that this process may use."
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
 def machine() -> dict:
     "What the numbers depend on."
     libraries = {p: version(p) for p in ('torch', 'fastai', 'numpy', 'pillow')}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    return dict(cpu=cpu_name(), cores=cores, instructions=torch.backends.cpu.get_cpu_capability(),
+    return dict(cpu=cpu_name(), cores=cores(), instructions=torch.backends.cpu.get_cpu_capability(),
                 system=platform.system(), date=date.today().isoformat(),
                 versions=dict(python=platform.python_version(), **libraries))
 
@@ -142,13 +145,13 @@ def _together(make_job, args, processes, threads):
 def in_processes(make_job,   # called in each process, not measured: gets ready, returns the function to measure
                  args:tuple, # of `make_job`
                  processes:int=1, threads:int=1,
-                 disturbed:float=.1, # cores that other programs may use meanwhile
-                 tries:int=4) -> dict: # wall seconds, CPU-seconds, cores that others used
+                 tries:int=4) -> dict: # wall seconds, CPU-seconds, cores that others used, cores that were too few
     """Run the same job in several processes that start together; their start and imports are not measured.
-    Where other programs disturb it is repeated, and the least disturbed run counts."""
+    Where other programs take a tenth of a core or more away it is repeated, and the least disturbed run counts."""
     best = None
     for _ in range(tries):
         run = _together(make_job, args, processes, threads)
-        if best is None or run['cores_of_others'] < best['cores_of_others']: best = run
-        if best['cores_of_others'] <= disturbed: break
+        run['cores_short'] = max(0., run['cores_of_others'] + processes*threads - cores())
+        if best is None or run['cores_short'] < best['cores_short']: best = run
+        if best['cores_short'] < .1: break
     return best

@@ -23,6 +23,7 @@ class _Worker:
     def ready(self, module): import_module(module)
     def run(self, task, item): return task(item)
 
+# %% ../nbs/44_cluster.ipynb #442b3f86
 def _import_ray():
     os.environ.setdefault('RAY_DEDUP_LOGS_SKIP_REGEX', '.') # without it, Ray's daemons write into our output
     try: import ray
@@ -91,6 +92,9 @@ def _result(self:RayEngine, promise): # result, error, did the worker die?
     except Exception as e:
         died = isinstance(e, (x.RayActorError, x.NodeDiedError, x.WorkerCrashedError, x.ObjectLostError))
         return None, getattr(e, 'cause', None) or e, died
+@patch
+def _begin(self:RayEngine, live):
+    actor, promise = self._start(); live[promise] = actor, None
 
 # %% ../nbs/44_cluster.ipynb #29dae102
 @patch
@@ -116,10 +120,6 @@ def tasks(self:RayEngine, task, items):
         feed()
         if job and not (died and job[1] < self.retries):
             yield job[0], result, given_up(job[0], job[1] + 1) if died else error
-
-@patch
-def _begin(self:RayEngine, live):
-    actor, promise = self._start(); live[promise] = actor, None
 
 # %% ../nbs/44_cluster.ipynb #05bad3fe
 ENGINES = ('local', 'ray')

@@ -141,6 +141,7 @@ def tasks(self:LocalEngine, task, items):
             feed(slot)
             yield item, None if error else future.result(), error
 
+# %% ../nbs/43_engine.ipynb #80d4b089
 def given_up(item, tries):
     return WorkerDied(f'the worker of task {item} died {tries} times (killed, or out of memory)')
 

@@ -164,7 +164,8 @@ def recipe_facts(r:dict) -> list: # of (name, value)
 def own_facts(own:dict) -> list: # of (name, value)
     "What is known of a run with training of its own."
     return [('training', f"{own['train_fn']}, evaluated by {own['evaluate_fn']}"),
-            ('version', own['version'] or 'not given'), ('alpha', f"{own['alpha']} of the classes a model, design {own['design']}"), ('seed', str(own['seed']))]
+            ('version', own['version'] or 'not given'), ('seed', str(own['seed'])),
+            ('alpha', f"{own['alpha']} of the classes a model, design {own['design']}")]
 
 # %% ../nbs/71_report.ipynb #645f61ca
 def time_facts(store:Store) -> list: # of (name, value)
