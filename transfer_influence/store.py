@@ -111,7 +111,10 @@ def get(self:Store, path:str) -> dict:
 @patch
 def group(self:Store, mode='r+', path='data.zarr'):
     "A zarr group; by default the one with the arrays of the run."
-    with storing(self.root): return zarr.open_group(ObjectStore(self.files), path=path, mode=mode)
+    with storing(self.root):
+        try: return zarr.open_group(ObjectStore(self.files), path=path, mode=mode)
+        except zarr.errors.ContainsGroupError: # another session has made it in this instant
+            return zarr.open_group(ObjectStore(self.files), path=path, mode='r+')
 
 # %% ../nbs/41_store.ipynb #da73a202
 @patch
@@ -154,9 +157,12 @@ def open_run(path) -> Store:
 
 # %% ../nbs/41_store.ipynb #ebab3cea
 def _array(group, name, shape, dtype, chunks, fill):
-    try: return group.create_array(name, shape=shape, dtype=dtype, chunks=chunks, fill_value=fill,
-                                   compressors=(Crc32cCodec(),), filters=None)
-    except zarr.errors.ContainsArrayError: return group[name]
+    for _ in range(9): # groups on the way may be made by another session in this instant
+        try: return group.create_array(name, shape=shape, dtype=dtype, chunks=chunks, fill_value=fill,
+                                       compressors=(Crc32cCodec(),), filters=None)
+        except zarr.errors.ContainsArrayError: return group[name]
+        except zarr.errors.ContainsGroupError: continue
+    raise StoreError(f'cannot create the array {name}: it is a group; use another --out')
 
 def _fill(group, name, values, fill):
     "A small array that is written once, whole."
