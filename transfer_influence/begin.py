@@ -98,21 +98,26 @@ def check_images(head:dict, new:dict, out) -> None:
     changed += [] if same else ['source']
     need(not changed, f'the images of {" and ".join(changed)} are not those that {out} began with; use another --out')
 
-# %% ../nbs/45_begin.ipynb #28b01e68
-def _check_free(out):
+# %% ../nbs/45_begin.ipynb #79c7dac7
+def _is_free(out):
     "A new run needs a folder without other files."
-    if is_remote(out): need(not Store(out).paths(''), f'{out} holds other files; give an empty or new address as --out')
-    else: need(not Path(out).is_dir() or not any(Path(out).iterdir()),
-               f'{out} holds other files; give an empty or new folder as --out')
+    return not Store(out).paths('') if is_remote(out) else not Path(out).is_dir() or not any(Path(out).iterdir())
+
+def _open_or_new(out):
+    "The run at `out`, or None where there is room for a new one."
+    if is_run(out): return open_run(out)
+    if _is_free(out): return None
+    # asked again: another session may have begun the run between the two questions
+    need(is_run(out), f'{out} holds other files; give an empty or new folder or address as --out')
+    return open_run(out)
 
 def begin_run(of,  # a `Recipe` or an `OwnTraining`
               out, # the run folder, or its address in an object store
              ) -> Store:
     """Create a run, or open and extend the one that was made from the same recipe.
     Raises `InputError` if another recipe made it."""
-    old = open_run(out) if is_run(out) else None
+    old = _open_or_new(out)
     if old: check_same(old.get('fleet.json'), of, out)
-    else: _check_free(out)
     e = experiment(of, old)
     store = old or Store(out)
     store.put('fleet.json', e.head)
