@@ -102,6 +102,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'transfer_influence/cluster.py'),
                                             'transfer_influence.cluster._Worker.run': ( 'cluster.html#_worker.run',
                                                                                         'transfer_influence/cluster.py'),
+                                            'transfer_influence.cluster._check_address': ( 'cluster.html#_check_address',
+                                                                                           'transfer_influence/cluster.py'),
                                             'transfer_influence.cluster._connect': ( 'cluster.html#_connect',
                                                                                      'transfer_influence/cluster.py'),
                                             'transfer_influence.cluster._import_ray': ( 'cluster.html#_import_ray',

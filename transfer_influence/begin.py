@@ -111,6 +111,7 @@ def _open_or_new(out):
     need(is_run(out), f'{out} holds other files; give an empty or new folder or address as --out')
     return open_run(out)
 
+# %% ../nbs/45_begin.ipynb #2015cec6
 def begin_run(of,  # a `Recipe` or an `OwnTraining`
               out, # the run folder, or its address in an object store
              ) -> Store:

@@ -9,6 +9,7 @@ __all__ = ['HANDED_ON', 'ENGINES', 'RayEngine', 'open_engine']
 from collections import deque
 from importlib import import_module
 import os
+import socket
 
 from fastcore.basics import patch
 
@@ -31,10 +32,18 @@ def _import_ray():
     need(ray, "engine 'ray' needs Ray: pip install 'transfer_influence[ray]'")
     return ray
 
+def _check_address(address):
+    "Ray itself tries for minutes."
+    host, _, port = address.removeprefix('ray://').rpartition(':')
+    if not host or not port.isdecimal(): return # such as 'auto' or 'local'
+    try: socket.create_connection((host, int(port)), 10).close()
+    except OSError as e: need(False, f'cannot join the Ray cluster at {address}: {e}; see `ray status` there')
+
 def _connect(ray, address, workers):
     "Join a cluster, or start one on this machine; was it started?"
     if ray.is_initialized(): return False
     quiet, address = dict(log_to_driver=False, logging_level='ERROR'), address or os.environ.get('RAY_ADDRESS')
+    if address: _check_address(address)
     try:
         if address: ray.init(address, **quiet)
         else: ray.init('local', num_cpus=workers or default_workers(), include_dashboard=False,
