@@ -109,9 +109,13 @@ def plan_for(seed:int, epochs:int, batch:int=BATCH) -> Plan:
 
 def flops_per_image(name:str, batch:int=BATCH) -> float:
     "Floating point operations of a forward and a backward pass, for each image."
-    net, (x, y) = new_net(name, 0), tensors(name)
-    with FlopCounterMode(display=False) as counter: F.cross_entropy(net(x[:batch]), y[:batch]).backward()
-    return counter.get_total_flops()/batch
+    x, y = tensors(name)
+    return flop_count(new_net(name, 0), x[:batch], y[:batch])/batch
+
+def flop_count(net, x, y) -> float:
+    "Floating point operations of a forward and a backward pass of a batch."
+    with FlopCounterMode(display=False) as counter: F.cross_entropy(net(x), y).backward()
+    return counter.get_total_flops()
 
 
 # several processes

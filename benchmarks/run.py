@@ -37,16 +37,38 @@ def run(name:str, quick:bool) -> dict:
     print(f"load {result['load']}\n{result['machine']}")
     return result
 
+def as_markdown(result:dict) -> str:
+    "A section of RESULTS.md."
+    checks = [[c['what'], f"{c['value']:.4g}", ('≥ ' if c['at_least'] else '≤ ') + f"{c['bar']:.4g}",
+               'yes' if c['passed'] else '**no**'] for c in result.get('checks', [])]
+    rows = [['what', 'measured', 'bar', 'reached'], ['---']*4] + checks
+    m, l = result['machine'], result['load']
+    about = (f"{m['cpu']} with {m['instructions']}, {m['cores']} cores, {m['date']}; load {l['before'][0]} before, "
+             f"{l['after'][0]} after; " + ', '.join(f'{k} {v}' for k, v in m['versions'].items()))
+    device = '' if result.get('device', 'cpu') == 'cpu' else f", {result['device']}"
+    lines = ['| ' + ' | '.join(r) + ' |' for r in rows]
+    return '\n'.join([f"## {result['benchmark']} {result['title']}", '', *lines, '', f'{about}{device}.', ''])
+
+def write_summary(folder:Path, out:Path):
+    "RESULTS.md, from the JSON files of whole runs."
+    results = [json.loads(f.read_text('utf-8')) for f in sorted(folder.glob('B*.json'))]
+    head = ('# What was measured where\n\nMade by `python benchmarks/run.py --summary` from `results/benchmarks/*.json`; '
+            'those files hold every single time. Seconds are CPU-seconds on one thread, medians of runs in turn, '
+            'unless a line says otherwise.\n')
+    out.write_text('\n'.join([head, *(as_markdown(r) for r in results if not r['quick'])]), 'utf-8')
+
 def parse_args():
     p = ArgumentParser(description=__doc__)
     p.add_argument('name', nargs='?', help='such as B1')
     p.add_argument('--json', type=Path, help='file to write the result to')
     p.add_argument('--quick', action='store_true', help='a short run: a look, not a measurement')
     p.add_argument('--list', action='store_true', help='list the benchmarks')
+    p.add_argument('--summary', action='store_true', help='write RESULTS.md from results/benchmarks/*.json')
     return p.parse_args()
 
 def main():
-    a = parse_args()
+    a, here = parse_args(), Path(__file__).resolve().parent
+    if a.summary: return write_summary(here.parent/'results/benchmarks', here/'RESULTS.md')
     if a.list or not a.name: return print('\n'.join(f'{k}  {import_module(m).TITLE}' for k, m in known().items()))
     name = a.name.upper()
     if name not in known(): sys.exit(f"no benchmark '{a.name}'{nearest(name, known())}")

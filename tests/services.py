@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -38,6 +39,18 @@ def wait_for(condition, seconds=60, what='the service'):
     return found
 
 
+def serve_s3(port):
+    "Moto's S3, a request at a time: its create-only writes look, then write; here that is one action, as in S3."
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from werkzeug.serving import run_simple
+    application, one_at_a_time = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+    def answer(environ, start_response):
+        with one_at_a_time: return list(application(environ, start_response))
+
+    run_simple('127.0.0.1', port, answer, threaded=True, request_handler=MotoRequestHandler)
+
+
 class S3Server:
     "A moto server that holds one bucket; `env` is what a process needs to reach it."
     bucket = 'bucket'
@@ -47,9 +60,8 @@ class S3Server:
         self.endpoint, self.url = f'http://127.0.0.1:{self.port}', f's3://{self.bucket}/prefix'
         self.env = {'AWS_ACCESS_KEY_ID': 'test', 'AWS_SECRET_ACCESS_KEY': 'test', 'AWS_REGION': 'us-east-1',
                     'AWS_ENDPOINT_URL': self.endpoint, 'AWS_ALLOW_HTTP': 'true'}
-        # plain werkzeug, one thread per request; `-m` needs no script on PATH
-        command = [sys.executable, '-m', 'moto.server', '-H', '127.0.0.1', '-p', str(self.port)]
-        self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | self.env,
+        self.process = subprocess.Popen([sys.executable, __file__, str(self.port)], stdout=log, stderr=log,
+                                        env=os.environ | self.env | {'MOTO_PORT': str(self.port)},
                                         preexec_fn=end_with_parent)
 
     def answers(self):
@@ -177,3 +189,6 @@ def ray_cluster(nodes=2, cpus=1, gpus=0, env={}):
             for _ in range(nodes): cluster.add_node(cpus, gpus)
             yield cluster
         finally: cluster.close()
+
+
+if __name__ == '__main__': serve_s3(int(sys.argv[1]))

@@ -1,5 +1,7 @@
 "What is made from notebooks is what the notebooks say."
 import filecmp
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -40,6 +42,15 @@ def test_readme(root, tmp_path):
     subprocess.run([sys.executable, root/'docs'/'make_readme.py', tmp_path], check=True)
     assert (tmp_path/'README.md').read_text('utf-8') == (root/'README.md').read_text('utf-8'), 'run python docs/make_readme.py'
     assert differing(root/'docs'/'images', tmp_path/'docs'/'images') == []
+
+
+def test_saved_outputs(root):
+    "They hold no warnings and no paths of the machine that ran the notebook."
+    here = re.compile(r'/(tmp|home|root|Users|var)/\w|\.venv|site-packages')
+    for f in (root/'nbs').rglob('*.ipynb'):
+        for output in (o for c in json.loads(f.read_text('utf-8'))['cells'] for o in c.get('outputs', [])):
+            text = ''.join(output.get('text', []) or output.get('data', {}).get('text/plain', []))
+            assert output.get('name') != 'stderr' and not here.search(text), f'{f.name}: {text[:200]}'
 
 
 def test_settings_agree(root):
