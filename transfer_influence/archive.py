@@ -18,7 +18,7 @@ from zarr.codecs import Crc32cCodec
 import google_crc32c
 import numpy as np
 
-from .predictions import Predictions, from_arrays
+from .predictions import Predictions, by_group, from_arrays
 from .recipe import OUTPUTS, need
 from .store import (Store, StoreError, chunk_path, commit_path, committed, is_remote, row_crc,
                                       storing)
@@ -146,8 +146,9 @@ def read_predictions(store:Store,
     t = g[f'target/{target}']
     label, select = t['label'][:], t['select'][:]
     outputs = _outputs(store, target, about, done, len(label))
-    return from_arrays(g['subset'][:][done], outputs, head['class_names'], label, about['class_names'],
-                       np.where(select, 'select', 'report'), target)
+    p = from_arrays(g['subset'][:][done], outputs, head['class_names'], label, about['class_names'],
+                    np.where(select, 'select', 'report'), target)
+    return by_group(p, head['groups']) if head.get('groups') else p
 
 # %% ../nbs/42_archive.ipynb #cc76967a
 @dataclass(frozen=True)

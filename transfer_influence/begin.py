@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .data import ImageSet, fingerprint, split_target
-from .design import Masks, sample_masks
+from .design import Masks, sample_groups, sample_masks
 from .own import OwnTraining, select_part
 from .recipe import OUTPUTS, Recipe, TargetSpec, need, recipe_differences, recipe_hash, to_dict
 from .sources import load_source, load_target
@@ -40,8 +40,13 @@ def target_columns(s:ImageSet, spec:TargetSpec, seed:int) -> tuple: # labels, pa
     return s.labels[split.evaluate], split.part, split.evaluate
 
 # %% ../nbs/45_begin.ipynb #4c5b85eb
-def _masks(of, class_names):
-    return sample_masks(of.run.models, class_names, of.design.alpha, of.design.design, of.run.seed)
+def _masks(of, class_names, store=None):
+    "The subsets of a run. What `auto` stood for when it began, it stands for when it is extended."
+    d = of.design
+    design = store.get('fleet.json').get('design', d.design) if store and d.design == 'auto' else d.design
+    how = d.alpha, design, of.run.seed, d.replicates
+    if d.groups: return sample_groups(of.run.models, class_names, d.groups, *how)
+    return sample_masks(of.run.models, class_names, *how)
 
 def recipe_experiment(recipe:Recipe,
                       store:Store=None, # an older folder of this run: its images are used
@@ -53,18 +58,23 @@ def recipe_experiment(recipe:Recipe,
     head = dict(schema=1, recipe=to_dict(recipe), recipe_hash=recipe_hash(recipe), class_names=list(source.class_names),
                 source_fingerprint=fingerprint(source), targets={t: target_head(s) for t, s in targets.items()})
     columns = {t.name: target_columns(targets[t.name], t, recipe.run.seed) for t in recipe.targets}
-    masks = _masks(recipe, source.class_names)
-    return Experiment(head, masks, columns, dict(source=source, **targets))
+    masks = _masks(recipe, source.class_names, store)
+    return Experiment(head | _units(recipe, masks), masks, columns, dict(source=source, **targets))
 
 # %% ../nbs/45_begin.ipynb #7e00778d
+def _units(of, masks):
+    "What the header says of the subsets: the design, and the groups if they are the units."
+    return dict(design=masks.design) | (dict(groups=of.design.groups) if of.design.groups else {})
+
 def _name_of(f): return getattr(f, '__qualname__', None) or _name_of(getattr(f, 'func', type(f)))
 
-def own_experiment(own:OwnTraining) -> Experiment:
+def own_experiment(own:OwnTraining, store:Store=None) -> Experiment:
     "What your own training describes."
     targets = {t: dict(class_names=list(map(str, x.class_names)), outputs=list(x.outputs))
                for t, x in own.targets.items()}
     about = dict(train_fn=_name_of(own.train_fn), evaluate_fn=_name_of(own.evaluate_fn), version=own.version,
-                 alpha=own.design.alpha, design=own.design.design, seed=own.run.seed,
+                 alpha=own.design.alpha, design=own.design.design, replicates=own.design.replicates,
+                 groups=own.design.groups, seed=own.run.seed,
                  source_fingerprint=fingerprint(own.source) if own.source else None)
     columns = {t: (np.asarray(x.labels), np.where(select_part(x), 'select', 'report'), np.arange(len(x.labels)))
                for t, x in own.targets.items()}
@@ -72,11 +82,12 @@ def own_experiment(own:OwnTraining) -> Experiment:
     outputs = {x.outputs for x in own.targets.values()}
     need(len(outputs) == 1, 'all targets must have scores, or all one number an image')
     images = dict(source=own.source) if own.source else {}
-    return Experiment(head, _masks(own, own.class_names), columns, images, outputs.pop())
+    masks = _masks(own, own.class_names, store)
+    return Experiment(head | _units(own, masks), masks, columns, images, outputs.pop())
 
 def experiment(of, store:Store=None) -> Experiment: # `of`: a `Recipe` or an `OwnTraining`
     "What `of` describes."
-    return recipe_experiment(of, store) if isinstance(of, Recipe) else own_experiment(of)
+    return recipe_experiment(of, store) if isinstance(of, Recipe) else own_experiment(of, store)
 
 # %% ../nbs/45_begin.ipynb #25cad613
 def check_same(head:dict, # of the folder

@@ -128,7 +128,7 @@ class TargetSpec:
              "protocol 'frozen' computes features once, so it cannot augment: use 'paper' or 'full'")
 
 # %% ../nbs/00_recipe.ipynb #d6145ef4
-DESIGNS = ('exact', 'bernoulli')
+DESIGNS = ('exact', 'bernoulli', 'varied', 'balanced', 'antithetic', 'hadamard', 'foldover', 'complete', 'auto')
 NETS = ('patch', 'strided_cnn', 'cnn', 'small_resnet', 'airbench', 'resnet18', 'resnet34', 'resnet50')
 LOOPS = ('resident', 'fastai')
 PRECISIONS = ('float32', 'bfloat16')
@@ -137,12 +137,17 @@ PRECISIONS = ('float32', 'bfloat16')
 class DesignSpec:
     "Which source classes each model sees."
     alpha:float = .5       # share of the classes that a model sees
-    design:str = 'exact'   # exact: round(alpha · K) classes each; bernoulli: a coin for every class
+    design:str = 'exact'   # exact: round(alpha · K) classes each; or another name from `DESIGNS`
+    replicates:int = 0     # so many of the first subsets are used twice, with other training seeds
+    groups:dict = field(default_factory=dict) # {group: [class names]}; empty: each class by itself
 
     def __post_init__(self):
         _check_range(self, 'alpha', 0, 1)
         need(0 < self.alpha < 1, f'alpha must lie between 0 and 1, not {self.alpha}; the paper used 0.5')
         _check_choice(self, 'design', DESIGNS)
+        _check_range(self, 'replicates', 0, 1e6, whole=True)
+        need(isinstance(self.groups, dict), "design.groups must be a table: a group's name = a list of classes")
+        object.__setattr__(self, 'groups', {str(g): list(map(str, c)) for g, c in self.groups.items()})
 
 # %% ../nbs/00_recipe.ipynb #040a6502
 @dataclass(frozen=True)
