@@ -12,10 +12,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from .influence import InfluenceResult, _column, _need_errors
-from .estimators import Estimate
 from .predictions import Predictions
 from .recipe import InputError, need
-from .regression import shrink
 from .reliability import class_outputs, jackknife, signal_to_noise
 
 # %% ../nbs/55_planning.ipynb #a43a7742
@@ -88,8 +86,10 @@ def until_reliability(reliability:float, # wanted
     need(0 < reliability < 1, f'reliability must lie between 0 and 1, not {reliability}')
     def stop(done):
         if done % every: return False
-        try: return is_sure(read(), reliability)
-        except InputError: return False # too few models yet
+        try: stop.reached = is_sure(read(), reliability)
+        except InputError: pass # too few models yet
+        return stop.reached
+    stop.reached = False
     return stop
 
 # %% ../nbs/55_planning.ipynb #c806e42b
@@ -114,18 +114,22 @@ def expected_gain(result:InfluenceResult,
                   column=0,       # number or name of a column
                  ) -> Gain:
     "From shrunken influences of one column, such as `influence.mean()`. Raises `InputError` for unknown classes."
-    j = _column(result, column)
-    e = result._estimate
-    plain = Estimate(e.values[:, [j]], e.stderr[:, [j]], e.dof[:, [j]])
     _need_errors(result)
-    shrunk = np.isinf(np.nanmax(plain.dof)); s = plain if shrunk else shrink(plain)
-    order = np.argsort(np.where(np.isnan(s.values[:, 0]), np.inf, s.values[:, 0]), kind='stable')
-    if classes is None: rows = order[:max(1, round(worst*len(order)))]
-    else:
-        unknown = [c for c in classes if c not in result.class_names]
-        need(not unknown, f"no class '{unknown[0] if unknown else ''}' in the result")
-        rows = [result.class_names.index(c) for c in classes]
-    v, sd = s.values[rows, 0], s.stderr[rows, 0]
-    promised = None if shrunk else float(-plain.values[rows, 0].sum())
-    return Gain(float(-v.sum()), float(np.sqrt((sd**2).sum())), promised,
-                tuple(result.class_names[k] for k in rows))
+    j, K = _column(result, column), len(result.class_names)
+    rows = _worst(result, j, worst) if classes is None else _numbers(result, classes)
+    v, sd, shrunk = result.values[:, j], result.stderr[:, j], np.isinf(np.nanmax(result.dof[:, j]))
+    names = tuple(result.class_names[k] for k in rows)
+    if shrunk: return Gain(float(-v[rows].sum()), float(np.sqrt((sd[rows]**2).sum())), None, names)
+    noise, spread = np.nanmean(sd**2), np.nanvar(v, ddof=1)
+    keep, plain = 1 - noise/spread, float(-(v[rows] - np.nanmean(v)).sum())
+    error = np.hypot(np.sqrt(len(rows)*max(keep, 0)*noise), plain*np.sqrt(2/K)*noise/spread)
+    return Gain(float(keep*plain), float(error), plain, names)
+
+def _worst(result, j, share):
+    order = np.argsort(np.where(np.isnan(result.values[:, j]), np.inf, result.values[:, j]), kind='stable')
+    return order[:max(1, round(share*len(order)))]
+
+def _numbers(result, classes):
+    unknown = [c for c in classes if c not in result.class_names]
+    need(not unknown, f"no class '{unknown[0] if unknown else ''}' in the result")
+    return [result.class_names.index(c) for c in classes]

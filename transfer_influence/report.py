@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TEXTS', 'NOTES', 'TargetFindings', 'find', 'find_all', 'write_influence', 'verdict', 'picture', 'class_pictures',
            'strongest', 'figures', 'best_target_classes', 'html_table', 'recipe_facts', 'own_facts', 'time_facts',
-           'facts', 'notes', 'make_report']
+           'facts', 'notes', 'trust', 'make_report']
 
 # %% ../nbs/71_report.ipynb #6d1b9bc8
 from base64 import b64encode
@@ -25,10 +25,11 @@ from .archive import read_commit, read_predictions, run_header
 from .data import DEMO_LETTERS, ImageSet
 from .influence import (InfluenceResult, class_influence, influence_by_class, mean_influence,
                                           save_influence, table_rows)
-from .plot import plot_heatmap, plot_null, plot_ranking, plot_split_half
+from .planning import Gain, Plan, expected_gain, plan_models
+from .plot import plot_heatmap, plot_null, plot_plan, plot_ranking, plot_split_half
 from .predictions import Predictions
 from .recipe import from_dict, need
-from .reliability import SplitHalf, null_band, split_half
+from .reliability import SplitHalf, VarianceReport, null_band, split_half, variance_report
 from .store import Store, committed, open_run, read_images
 
 # %% ../nbs/71_report.ipynb #1f516e6e
@@ -41,7 +42,11 @@ class TargetFindings:
     by_class:InfluenceResult     # a column for each target class
     half:SplitHalf               # or None with fewer than 8 models
     null:np.ndarray              # influences of shuffled masks
+    variance:VarianceReport      # or None with fewer than 20 models, as the next two
+    plan:Plan
+    gain:Gain
 
+# %% ../nbs/71_report.ipynb #7e14bee4
 def find(p:Predictions,
          output:str=None, # a recorded output; empty: margin
         ) -> TargetFindings:
@@ -49,8 +54,11 @@ def find(p:Predictions,
     infl = class_influence(p, output, missing='mask')
     need(not np.isnan(infl.values).all(),
          f'{p.n_models} models are too few: no class is in 2 of them and out of 2; train more (--models)')
-    half = split_half(p, output) if p.n_models >= 8 else None
-    return TargetFindings(p, infl, mean_influence(infl), influence_by_class(infl), half, null_band(p, output))
+    half, mean = split_half(p, output) if p.n_models >= 8 else None, mean_influence(infl)
+    more = (None,)*3 if p.n_models < 20 else (variance_report(p, output), plan_models(p, output=output),
+                                              expected_gain(mean))
+    return TargetFindings(p, infl, mean, influence_by_class(infl), half, null_band(p, output), *more)
+
 def find_all(store:Store, output:str=None) -> list: # of `TargetFindings`
     "`find` for each target of a run."
     return [find(read_predictions(store, t), output) for t in run_header(store)['targets']]
@@ -110,7 +118,9 @@ TEXTS = {'Which source classes help, which hurt':
          'Against chance':
              'Shuffling the masks over the models destroys every effect. Influence must be wider than that.',
          'Would other models say the same?':
-             'Each dot is a source class on a target class, estimated from two separate halves of the models.'}
+             'Each dot is a source class on a target class, estimated from two separate halves of the models.',
+         'What would more models buy?':
+             'The reliability of larger fleets, foreseen from this one, with a 90 % interval.'}
 
 def strongest(table:InfluenceResult, k:int=150) -> np.ndarray: # row numbers
     "The `k` classes with the smallest q-values, in the order of the column they help most: what a heat map can show."
@@ -121,6 +131,7 @@ def figures(f:TargetFindings, pictures=None) -> list: # of (title, what to see, 
     "The figures of a target, in the order of `TEXTS`."
     axes = [plot_ranking(f.mean, images=pictures), plot_heatmap(f.by_class, strongest(f.by_class)),
             plot_null(f.by_class.values, f.null, f.mean.output)] + ([plot_split_half(f.half)] if f.half else [])
+    axes += [plot_plan(f.plan)] if f.plan else []
     return [(title, text, picture(ax.figure, f'{title}: {f.mean.target}')) for (title, text),
             ax in zip(TEXTS.items(), axes)]
 
@@ -197,12 +208,18 @@ def notes(recipe, n_models) -> list: # of texts
     picked = recipe and set(DEMO_LETTERS) <= set(recipe.source.classes) and len(recipe.source.classes) < 70
     return [NOTES['demo']]*bool(picked) + [NOTES['quick']]*(n_models < 200)
 
+def trust(f:TargetFindings) -> list: # of sentences
+    "How far to trust the findings, and what would help."
+    said = [str(x) for x in (f.half, f.variance, f.plan, f.gain) if x is not None]
+    return [s[0].upper() + s[1:] + '.'*(s[-1] != '.') for s in said]
+
 def _section(f, pictures, titles):
     verdicts = ''.join(f'<p>{escape(s)}</p>' for s in verdict(f))
+    trusted = ''.join(f'<li>{escape(s)}</li>' for s in trust(f))
     figs = ''.join(f'<figure><figcaption><h3>{escape(a)}</h3><p>{escape(b)}</p></figcaption>{img}</figure>' for a, b,
                    img in figures(f, pictures))
     return (f'<section><h2>On {escape(f.mean.target)}</h2><div class="verdict">{verdicts}</div>'
-            f'<div class="figures">{figs}</div>'
+            f'<h3>How far to trust it</h3><ul class="trust">{trusted}</ul><div class="figures">{figs}</div>'
             f'<h3>All classes</h3><div class="scroll">{html_table(f, titles)}</div></section>')
 
 # %% ../nbs/71_report.ipynb #f7622900
