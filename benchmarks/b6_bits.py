@@ -1,26 +1,16 @@
 """Sums over models for very many source examples, with one vector `v` of outputs: tables of bytes against unpacking.
 The masks are packed along the models: a byte holds eight models."""
-from common import check, interleaved, medians # first: it sets the number of threads
+from common import check, interleaved, medians, time # first: it sets the number of threads
+
+import resource
 
 import numpy as np
+
+from transfer_influence.examples import example_influence, packed_sums
 
 TITLE = 'bits: byte tables against unpackbits'
 BAR = 15
 N_EXAMPLES = 131072
-
-BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32) # (256, 8)
-
-# The package's module on examples will take this function over; until then it lives here.
-def packed_sums(packed:np.ndarray, # (models/8, K) uint8, as `np.packbits(masks, axis=0)` gives
-                v:np.ndarray,      # (models,) a number for each model
-                tile:int=16384,    # examples at a time, so that their sums stay in the cache
-               ) -> np.ndarray:    # (K,) float32: for each example the sum of `v` over the models that have it
-    "For each group of eight models, look the sum of each byte up in a table of 256."
-    tables, out = v.reshape(-1, 8).astype(np.float32) @ BITS.T, np.zeros(packed.shape[1], np.float32)
-    for i in range(0, len(out), tile):
-        part = out[i:i + tile]
-        for table, group in zip(tables, packed[:, i:i + tile]): part += table.take(group, mode='wrap')
-    return out
 
 def unpack_all(packed, v):
     "Unpack everything, then one product."
@@ -53,13 +43,25 @@ def measure(m:int, repeats:int) -> dict:
     return dict(cpu_seconds=t, ratio={way: t[way]/t['byte_tables'] for way in ways}, max_error=errors,
                 all_cpu_seconds=times)
 
+def full_size(N:int=1_281_167, m:int=7540) -> dict:
+    "Influence of every image of ImageNet's training set on one number, with counts and standard errors."
+    rng = np.random.default_rng(0)
+    packed, y = rng.integers(0, 256, (-(-m//8), N), np.uint8), rng.standard_normal(m)
+    packed[-1] &= 0xF0 # 7540 is not a multiple of 8
+    wall, cpu = time.perf_counter(), time.process_time()
+    example_influence(packed, y)
+    return dict(N=N, models=m, wall_seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu,
+                peak_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e6)
+
 def run(quick:bool) -> dict:
+    full = None if quick else full_size() # first: the peak of memory is that of the whole process
     repeats = 1 if quick else 3
     sizes = {m: measure(m, repeats) for m in ((256,) if quick else (1024, 2048))}
-    names = dict(unpack_all='unpackbits + matrix-vector', unpack_tiles='the same in tiles')
-    checks = [check(f'm={m}: {name} / byte tables', s['ratio'][k], BAR)
-              for m, s in sizes.items() for k, name in names.items()]
-    return dict(K=N_EXAMPLES, models=sizes, checks=checks, repeats=repeats)
+    names = dict(unpack_all='unpackbits + matrix-vector')
+    checks = [check(f'm={m}: {names[k]} / byte tables', s['ratio'][k], BAR) for m, s in sizes.items() for k in names]
+    if full: checks += [check('N = 1,281,167, m = 7,540: seconds', full['wall_seconds'], 10, False),
+                        check('the same: GB at most', full['peak_gb'], 4, False)]
+    return dict(K=N_EXAMPLES, models=sizes, full_size=full, checks=checks, repeats=repeats)
 
 def table(result):
     rows = [['models', 'way', 'CPU-s', '/ byte tables', 'largest error']]
