@@ -100,12 +100,14 @@ class Gain:
     error:float       # posterior deviation
     unshrunken:float  # what the plain estimates promise: too much; None where the method shrinks by itself
     classes:tuple     # the classes that would go
+    output:str = 'output'
 
     def __repr__(self):
         plain = '' if self.unshrunken is None else (f' (the plain estimates promise {self.unshrunken:+.3g}, '
                                                     'which is too much: the classes were picked for it)')
-        return (f'replacing {len(self.classes)} classes by average ones: expected change {self.gain:+.3g} ± '
-                f'{self.error:.2g}{plain}')
+        names = ', '.join(self.classes[:3]) + ', …'*(len(self.classes) > 3)
+        return (f'replacing {len(self.classes)} classes ({names}) by average ones: expected change of the mean '
+                f'{self.output} {self.gain:+.3g} ± {self.error:.2g}{plain}')
 
 # %% ../nbs/55_planning.ipynb #3b41e1c7
 def expected_gain(result:InfluenceResult,
@@ -119,11 +121,11 @@ def expected_gain(result:InfluenceResult,
     rows = _worst(result, j, worst) if classes is None else _numbers(result, classes)
     v, sd, shrunk = result.values[:, j], result.stderr[:, j], np.isinf(np.nanmax(result.dof[:, j]))
     names = tuple(result.class_names[k] for k in rows)
-    if shrunk: return Gain(float(-v[rows].sum()), float(np.sqrt((sd[rows]**2).sum())), None, names)
+    if shrunk: return Gain(float(-v[rows].sum()), float(np.sqrt((sd[rows]**2).sum())), None, names, result.output)
     noise, spread = np.nanmean(sd**2), np.nanvar(v, ddof=1)
     keep, plain = 1 - noise/spread, float(-(v[rows] - np.nanmean(v)).sum())
     error = np.hypot(np.sqrt(len(rows)*max(keep, 0)*noise), plain*np.sqrt(2/K)*noise/spread)
-    return Gain(float(keep*plain), float(error), plain, names)
+    return Gain(float(keep*plain), float(error), plain, names, result.output)
 
 def _worst(result, j, share):
     order = np.argsort(np.where(np.isnan(result.values[:, j]), np.inf, result.values[:, j]), kind='stable')

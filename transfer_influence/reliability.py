@@ -121,14 +121,16 @@ class VarianceReport:
     main:float         # of single classes
     main_error:float   # standard error, over models
     interactions:float
+    interactions_error:float
     noise:float
+    noise_error:float
     replicates:int     # pairs of models with the same subset
     n_models:int
 
     def __repr__(self):
-        parts = dict(classes=self.main, interactions=self.interactions, noise=self.noise)
-        error = dict(classes=f' ± {self.main_error:.0%}')
-        told = ', '.join(f"{k} {v:.0%}{error.get(k, '')}" for k, v in parts.items() if v is not None)
+        parts = dict(classes=(self.main, self.main_error), interactions=(self.interactions, self.interactions_error),
+                     noise=(self.noise, self.noise_error))
+        told = ', '.join(f'{k} {v:.0%} ± {e:.0%}' for k, (v, e) in parts.items() if v is not None)
         return f'variance between {self.n_models} models: {told}. {advice(self)}'
 
 def advice(v:VarianceReport) -> str:
@@ -152,6 +154,17 @@ def find_replicates(masks) -> np.ndarray: # (pairs, 2) numbers of models with th
 
 def _main_share(p): return mixed(p.masks, p.output()[1]).about['main_share']
 
+def _pair_share(p):
+    "The share of what complementary pairs have in common."
+    about = mixed(p.masks, p.output()[1]).about
+    return (1 - about['main_share'])*about.get('pair_effect', 0)/(1 + about.get('pair_effect', 0))
+
+def _seed_share(y, same):
+    "Share of the noise, from pairs of models with one subset, and its standard error over the pairs."
+    each = ((y[same[:, 0]] - y[same[:, 1]])**2).sum(1)/2/y.var(0).sum()
+    return float(min(each.mean(), 1)), float(each.std(ddof=1)/np.sqrt(len(each)))
+
+# %% ../nbs/54_reliability.ipynb #21370bf9
 def variance_report(p:Predictions,
                     output:str=None, # a recorded output
                    ) -> VarianceReport:
@@ -159,14 +172,14 @@ def variance_report(p:Predictions,
     need(p.n_models >= 8, f'a variance report needs at least 8 models, not {p.n_models}')
     p = class_outputs(p, output); y, same = p.output()[1], find_replicates(p.masks)
     main, error, _ = jackknife(p, _main_share, groups=10)
-    noise = None
-    if len(same) >= 5: noise = ((y[same[:, 0]] - y[same[:, 1]])**2).mean(0).sum()/2/y.var(0).sum()
-    effect = mixed(p.masks, y).about.get('pair_effect')
-    if noise is not None: interactions = max(1 - main - noise, 0.)
-    else: interactions = None if effect is None else (1 - main)*effect/(1 + effect)
-    if noise is None and interactions is not None: noise = 1 - main - interactions
-    return VarianceReport(float(main), error, None if interactions is None else float(interactions),
-                          None if noise is None else float(min(noise, 1)), len(same), p.n_models)
+    if len(same) >= 5:
+        noise, noise_error = _seed_share(y, same)
+        told = max(1 - main - noise, 0.), float(np.hypot(error, noise_error)), noise, noise_error
+    elif len(find_pairs(p.masks)) >= 5:
+        share, share_error, _ = jackknife(p, _pair_share, groups=10)
+        told = share, share_error, 1 - main - share, float(np.hypot(error, share_error))
+    else: told = (None,)*4
+    return VarianceReport(float(main), error, *told, len(same), p.n_models)
 
 # %% ../nbs/54_reliability.ipynb #e4d9837f
 @dataclass(frozen=True)
