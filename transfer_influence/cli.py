@@ -12,7 +12,7 @@ import sys
 
 from fastcore.script import call_parse
 
-from .session import end_session, friendly, run_fleet
+from .session import end_session, friendly, note_warnings, run_fleet
 
 # %% ../nbs/81_cli.ipynb #922eb908
 QUICK_MODELS = 48
@@ -110,7 +110,7 @@ def ti_recipes(show:str=None): # print this recipe as TOML, to copy and change
         else: print(*(f'{name:20s} {about}' for name, about in shipped_recipes().items()), sep='\n')
 
 # %% ../nbs/81_cli.ipynb #2dd77c62
-def open_predictions(source:str, target:str=None):
+def open_predictions(source:str, target:str=None, allow_partial:bool=False):
     "Predictions from a run folder or an `.npz` file."
     from pathlib import Path
     from transfer_influence.recipe import need
@@ -119,7 +119,7 @@ def open_predictions(source:str, target:str=None):
         from transfer_influence.store import open_run
         return read_predictions(open_run(source), target)
     from transfer_influence.predictions import load_predictions
-    p = load_predictions(source)
+    p = load_predictions(source, allow_partial)
     need(target in (None, p.target), f"{source} holds the target '{p.target}', not '{target}'; leave --target out")
     return p
 
@@ -131,16 +131,23 @@ def ti_influence(source:str,       # a run folder, or an .npz file with masks an
                  output:str=None,  # a recorded output; empty: margin
                  method:str='dim', # dim (the paper's), dim_shrunk, ridge, mixed, lasso
                  zero:str=None,    # average, or absent where subset sizes vary: what an influence of 0 means
-                 csv:str=None):    # also write the per-class table to this file
+                 by_target_class:bool=False, # a column for each target class in what is printed and in --csv
+                 missing:str='error', # mask: leave out classes that (nearly) all or no models have
+                 allow_partial:bool=False, # leave out models with NaN outputs
+                 csv:str=None):    # also write the table of classes to this file
     "Estimate the influence of every source class on a target."
     with friendly('ti-influence'):
         from transfer_influence.influence import class_influence, save_csv
         from transfer_influence.recipe import need
-        need(str(out).endswith('.npz'), f"--out must name an .npz file, not '{out}'")
-        result = class_influence(open_predictions(source, target), output, method, zero=zero)
-        result.save(out)
-        if csv: save_csv(result.mean(), csv)
-        print(result.mean()); print(f'The influence file: {out}')
+        note_warnings()
+        need(out is None or out.endswith('.npz'), f"--out must name an .npz file, not '{out}'")
+        need(out != source, '--out names the file that is read; give another name')
+        p = open_predictions(source, target, allow_partial)
+        result = class_influence(p, output, method, missing, zero)
+        table = result.by_target_class() if by_target_class else result.mean()
+        if csv: save_csv(table, csv)
+        print(table)
+        if out: result.save(out); print(f'The influence file: {out}')
 
 # %% ../nbs/81_cli.ipynb #31c2b565
 @call_parse
@@ -165,13 +172,17 @@ def ti_plan(source:str,              # a run folder, or an .npz file with masks 
         from json import dumps
         from transfer_influence.influence import class_influence
         from transfer_influence.planning import expected_gain, plan_models
+        from transfer_influence.recipe import InputError
         from transfer_influence.reliability import variance_report
         p = open_predictions(source, target)
-        plan, variance = plan_models(p, reliability, output), variance_report(p, output)
+        plan = plan_models(p, reliability, output)
+        try: variance = variance_report(p, output)
+        except InputError as e: variance = e
         gain = expected_gain(class_influence(p, output, missing='mask').mean())
         if not json: print(plan, variance, gain, sep='\n'); return
         models = plan.models() if plan.can_say else None
-        print(dumps(dict(plan=asdict(plan), models=models, variance=asdict(variance), gain=asdict(gain))))
+        told = None if isinstance(variance, InputError) else asdict(variance)
+        print(dumps(dict(plan=asdict(plan), models=models, variance=told, gain=asdict(gain))))
 
 # %% ../nbs/81_cli.ipynb #623596d9
 @call_parse

@@ -60,7 +60,8 @@ def _of_size(K, size, rng):
 def _exact_row(K, alpha, rng): return _of_size(K, int(alpha*K + .5), rng)
 
 def _varied_row(K, alpha, rng):
-    low, high = max(2, round(.8*alpha*K)), min(K - 1, round(1.2*alpha*K))
+    half = min(.2*alpha*K, alpha*K - 2, K - 1 - alpha*K)
+    low, high = round(alpha*K - half), round(alpha*K + half)
     return _of_size(K, rng.integers(low, high + 1), rng)
 
 def _bernoulli_row(K, alpha, rng):
@@ -118,7 +119,7 @@ def _complete_copy(K, rng):
     "All halves of a few classes."
     halves = np.array(list(combinations(range(K), K//2)))
     rows = (halves[:, :, None] == np.arange(K)).any(1)
-    return rng.permutation(rows)
+    return rng.permutation(np.concatenate([rows, ~rows]) if K % 2 else rows)
 
 def _copies(one):
     def rows(m, K, alpha, seed):
@@ -137,7 +138,7 @@ def pick_design(design:str, n_models:int, K:int, alpha:float) -> str:
     "The design that `auto` stands for; any other name as it is."
     if design != 'auto': return design
     if alpha != .5 or n_models <= K: return 'exact'
-    if K <= 12: return 'complete'
+    if K <= 12: return 'complete' if K >= 4 else 'exact'
     return 'foldover' if n_models >= 2*(K + 1) else 'hadamard'
 
 def _check_design(m, K, alpha, design):
@@ -145,11 +146,15 @@ def _check_design(m, K, alpha, design):
     need(m >= 2, f'influence needs at least 2 models, not {m}')
     need(design in DESIGNS, f"unknown design '{design}'{nearest(design, DESIGNS)}")
     need(0 < alpha < 1, f'alpha must lie between 0 and 1, not {alpha}')
+    need(K >= 3, f'influence needs at least 3 source classes, not {K}')
     need(2 <= size < K,
          f'alpha {alpha} leaves {size} of {K} classes to a model; choose alpha so that it is from 2 to {K - 1}')
     need(design not in HALVES or alpha == .5, f"the design '{design}' is for alpha = .5, not {alpha}; use exact, "
                                               'balanced, varied or bernoulli')
-    need(design != 'complete' or K <= 12, f"the design 'complete' is for up to 12 classes, not {K}; use foldover")
+    need(design != 'complete' or 4 <= K <= 12, f"the design 'complete' is for 4 to 12 classes, not {K}; use foldover")
+    need(design not in HALVES or design == 'complete' or K >= 6, f"the design '{design}' needs 6 classes, not {K}")
+    need(design != 'varied' or min(.2*alpha*K, alpha*K - 2, K - 1 - alpha*K) >= .5,
+         f"{K} classes at alpha {alpha} leave no room for subsets of different sizes; use bernoulli")
 
 # %% ../nbs/21_design.ipynb #b661bee2
 def sample_masks(n_models:int,         # number of models, m
@@ -159,14 +164,15 @@ def sample_masks(n_models:int,         # number of models, m
                  seed:int=0,           # row i depends on the seed, the design and the rows before it
                  replicates:int=0,     # so many of the first subsets are used twice, with other training seeds
                 ) -> Masks:
-    """Draw the subsets of a fleet (`exact`: Algorithm 1 of Jain et al., 2023). A longer fleet extends a shorter one.
-    Raises `InputError` where a subset would have fewer than 2 classes, or all; and for designs that need alpha = .5."""
+    """Draw the subsets of a fleet (`exact`: Algorithm 1 of Jain et al., 2023). A longer fleet extends a shorter one
+    (`auto` picks a design by the number of models first). Raises `InputError` where a subset would have fewer than 2
+    classes, or all; and for designs that need alpha = .5."""
     K, r = len(class_names), replicates
     _check_design(n_models, K, alpha, design)
-    need(0 <= r <= n_models//2, f'replicates must be from 0 to half of the {n_models} models, not {r}')
+    need(r >= 0, f'replicates must be 0 or more, not {r}')
     design = pick_design(design, n_models, K, alpha)
-    values = _ROWS[design](n_models - r, K, alpha, seed)
-    values = np.concatenate([values[:r], values[:r], values[r:]])
+    values = _ROWS[design](max(n_models - r, r), K, alpha, seed)
+    values = np.concatenate([values[:r], values[:r], values[r:]])[:n_models]
     return Masks(values, tuple(class_names), design, alpha, seed)
 
 # %% ../nbs/21_design.ipynb #13a28b73
@@ -239,7 +245,7 @@ def design_words(d:DesignReport) -> list: # of lines
     z, (m, K) = d.masks.values, d.masks.values.shape
     sizes, n_in = z.sum(1), z.sum(0)
     mixed_up = ('complementary pairs: what two classes do together cancels in their difference; use method mixed'
-                if d.pairs >= m//4 else 'what two classes do together adds to the noise of single classes')
+                if d.pairs and d.pairs >= m//4 else 'what two classes do together adds to the noise of single classes')
     zero = ('sizes vary: influence can also be told against leaving a class out (zero absent)' if sizes_vary(z) else
             'about one size: influence is relative to the average class')
     few = ['fewer models than classes: shrink (method ridge), and trust ranks before values'] if m <= K else []

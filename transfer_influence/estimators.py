@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SMALL', 'Estimate', 'check_groups', 'Meter', 'meter_estimate', 'difference_in_means', 'interval', 'p_values',
-           'q_values', 'sign_q_values']
+           'q_values', 'sign_q_values', 'shrink']
 
 # %% ../nbs/50_estimators.ipynb #39bb113f
 from dataclasses import dataclass, field
@@ -134,3 +134,14 @@ def sign_q_values(e:Estimate) -> np.ndarray: # (K, n)
     order = known[np.argsort(wrong.ravel()[known], kind='stable')]
     q.ravel()[order] = np.cumsum(wrong.ravel()[order])/np.arange(1, len(order) + 1)
     return q
+
+# %% ../nbs/50_estimators.ipynb #49801640
+def shrink(e:Estimate) -> Estimate:
+    "Empirical-Bayes shrinkage, column by column, relative to the average class; errors are posterior deviations."
+    known = np.isfinite(e.values); K = np.maximum(known.sum(0), 1)
+    mean, v = (np.nansum(a, 0)/K for a in (e.values, e.stderr**2))
+    spread = np.maximum(np.nansum((e.values - mean)**2, 0)/np.maximum(K - 1, 1), 1e-300)
+    B = np.maximum(K - 3, 0)/np.maximum(K - 1, 1)*np.minimum(v/spread, 1)
+    off = e.values - mean
+    variance = v*(1 - (K - 1)/K*B) + 2/np.maximum(K - 3, 1)*B**2*off**2
+    return Estimate((1 - B)*off, np.sqrt(variance), np.full_like(e.dof, np.inf))

@@ -40,8 +40,8 @@ class ExampleInfluence:
     stderr:np.ndarray  # (N,) standard errors over models
     n_models:int
 
-    def top(self, k:int=10): return np.argsort(-np.nan_to_num(self.values, nan=-np.inf), kind='stable')[:k]
-    def bottom(self, k:int=10): return np.argsort(np.nan_to_num(self.values, nan=np.inf), kind='stable')[:k]
+    def top(self, k:int=10): return _first(-self.values, k)
+    def bottom(self, k:int=10): return _first(self.values, k)
 
     def __repr__(self):
         known = np.isfinite(self.values)
@@ -51,6 +51,11 @@ class ExampleInfluence:
                 'positive: models that saw the example have a higher output')
 
 # %% ../nbs/53_examples.ipynb #1c0d6bbf
+def _first(values, k):
+    "Numbers of the k smallest, without NaN."
+    order = np.argsort(values, kind='stable')
+    return order[:min(k, int(np.isfinite(values).sum()))]
+
 def _check_packed(packed, m):
     need(packed.ndim == 2 and packed.dtype == np.uint8,
          'packed must be (groups of 8 models, N) uint8; make it with pack_masks')
@@ -104,7 +109,7 @@ def top_examples(packed:np.ndarray,  # (groups of 8 models, N) uint8
                  k:int=10, tile:int=8192) -> TopExamples:
     "The most influential examples of each image, a tile at a time. Raises `InputError` as `example_influence` does."
     y, N = np.asarray(outputs, np.float32), packed.shape[1]; n = y.shape[1]
-    _check_packed(packed, len(y)); need(1 <= k <= N, f'k must be from 1 to {N}, not {k}')
+    _check_packed(packed, len(y)); need(1 <= k <= N//4, f'k must be from 1 to {N//4}, not {k}')
     need(np.isfinite(y).all(), 'outputs hold NaN or infinite values; leave those models out')
     d = np.ascontiguousarray(y - y.mean(0, dtype=np.float64), np.float32)
     best = {s: (np.full((n, k), -1), np.full((n, k), -np.inf, np.float32)) for s in (1, -1)}

@@ -20,8 +20,9 @@ THEIR_NAMES = dict(softmax_logits='probability', raw_logits='logit', raw_margins
 
 def _outputs(arrays, m, path):
     "Those arrays that have a number for each model and image, under our names."
-    found = {THEIR_NAMES[k]: x for k, x in arrays.items() if k in THEIR_NAMES and x.ndim == 2 and len(x) == m}
-    need(found, f'{path} has no outputs of the shape (models, images); it has {sorted(arrays)}')
+    found = {THEIR_NAMES[k]: x for k, x in sorted(arrays.items()) if k in THEIR_NAMES and x.ndim == 2 and len(x) == m}
+    need(found, f'{path} has no outputs of the shape (models, images); it has {sorted(arrays)}; known '
+                f'names are {", ".join(THEIR_NAMES)}')
     return found
 
 def _finished(masks, outputs, done, path):
@@ -53,6 +54,7 @@ def read_summary(path,                 # a file such as CIFAR10.pt
     need('class_binary_mask' in data and key in data,
          f"{path} has no 'class_binary_mask' and '{key}'; it has {sorted(data)}")
     masks = data['class_binary_mask'].numpy()
+    need(isinstance(data[key], dict), f"'{key}' in {path} is no dictionary of outputs")
     outputs = _outputs({k: x.float().numpy() for k, x in data[key].items()}, len(masks), path)
     return from_arrays(masks, outputs, class_names, labels, target=Path(path).stem)
 

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['SIGN', 'ZEROS', 'InfluenceResult', 'class_influence', 'influence_of_blocks', 'mean_influence', 'influence_by_class',
-           'Ranked', 'ranked', 'rank_of', 'describe', 'table_rows', 'data_frame', 'save_csv', 'save_influence',
-           'load_influence']
+           'Ranked', 'kind_of_q', 'ranked', 'rank_of', 'describe', 'table_rows', 'data_frame', 'save_csv',
+           'save_influence', 'load_influence']
 
 # %% ../nbs/52_influence.ipynb #499eca3c
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from zipfile import BadZipFile
 import csv
 
 import numpy as np
@@ -24,7 +25,8 @@ from .regression import ABOUT_ERRORS, estimate, size_slope
 # %% ../nbs/52_influence.ipynb #27ac8e40
 SIGN = 'positive: including the class raises the output on the target; negative: it lowers it; '
 ZEROS = dict(average='both relative to the average class', absent='both relative to leaving the class out',
-             drawn='both relative to leaving the class out, and a part of what larger subsets do') # what 0 means
+             drawn="both partly relative to the average class, partly to leaving the class out, because sizes vary; "
+                   "zero='average' or 'absent' decides") # what 0 means
 
 # %% ../nbs/52_influence.ipynb #ddc843dd
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,7 @@ def qvalues(self:InfluenceResult) -> np.ndarray:
     """(K, n) over all entries of this table: Benjamini-Hochberg q-values; for shrunken estimates the expected share of
     wrong signs. Raises `InputError` for a method without errors."""
     _need_errors(self)
-    return sign_q_values(self._estimate) if np.isinf(np.nanmax(self.dof)) else q_values(p_values(self._estimate))
+    return sign_q_values(self._estimate) if kind_of_q(self) == 's' else q_values(p_values(self._estimate))
 
 @patch
 def ci(self:InfluenceResult, level:float=.95) -> tuple:
@@ -71,14 +73,18 @@ def ci(self:InfluenceResult, level:float=.95) -> tuple:
     return interval(self._estimate, level)
 
 # %% ../nbs/52_influence.ipynb #3a28e30a
+def _count(k):
+    need(isinstance(k, (int, np.integer)), f'say how many first, then the column: top(3, {k!r})')
+    return k
+
 @patch
 def mean(self:InfluenceResult): return mean_influence(self)
 @patch
 def by_target_class(self:InfluenceResult): return influence_by_class(self)
 @patch
-def top(self:InfluenceResult, k:int=10, column=0): return ranked(self, column)[:k]
+def top(self:InfluenceResult, k:int=10, column=0): return ranked(self, column)[:_count(k)]
 @patch
-def bottom(self:InfluenceResult, k:int=10, column=0): return ranked(self, column)[::-1][:k]
+def bottom(self:InfluenceResult, k:int=10, column=0): return ranked(self, column)[::-1][:_count(k)]
 @patch
 def to_dataframe(self:InfluenceResult): return data_frame(self)
 @patch
@@ -89,16 +95,22 @@ def plot(self:InfluenceResult, **kwargs):
     return plot_ranking(self, **kwargs)
 
 # %% ../nbs/52_influence.ipynb #0ee75a5d
+def _by_coins(masks):
+    "Do sizes vary as much as if a coin were tossed for each class? Then a plain difference compares with leaving out."
+    p, (m, K) = masks.mean(), masks.shape
+    return abs(masks.sum(1).var()/(K*p*(1 - p)) - 1) < max(.1, 2*(2/m)**.5)
+
 def _fitted(p, y, method, missing, zero, options):
     "An estimate, and what its zero means."
-    vary = sizes_vary(p.masks)
+    vary, coins = sizes_vary(p.masks), _by_coins(p.masks)
     need(zero in (None, 'average', 'absent'), f"zero must be 'average' or 'absent', not {zero!r}")
-    said = 'average' if not vary else 'drawn' if method == 'dim' and zero is None else zero or 'average'
-    slope, error = size_slope(p.masks, y) if zero == 'absent' or (vary and said != 'drawn') else (0., 0.)
+    plain = zero is None and method == 'dim' # the paper's formula as it stands
+    said = zero or ('average' if not vary or not plain else 'absent' if coins else 'drawn')
+    slope, error = size_slope(p.masks, y) if zero == 'absent' or (vary and not plain) else (0., 0.)
     size = p.masks.sum(1)
-    rest = y if said == 'drawn' or not vary else y - (size - size.mean())[:, None]*slope
+    rest = y if plain or not vary else y - (size - size.mean())[:, None]*slope
     e = estimate(p.masks, rest, method, p.class_names, missing, **options)
-    if said == 'absent': e = replace(e, values=e.values - np.nanmean(e.values, 0) + slope,
+    if zero == 'absent': e = replace(e, values=e.values - np.nanmean(e.values, 0) + slope,
                                      stderr=np.sqrt(e.stderr**2 + error**2))
     return e, said
 
@@ -112,6 +124,8 @@ def class_influence(predictions:Predictions,
                    ) -> InfluenceResult: # a column for each target image
     """Estimate the influence of every source class on every target image.
     Raises `InputError` for unknown names, classes without comparison, and outputs that are all constant."""
+    need(isinstance(predictions, Predictions), 'influence needs Predictions, as from_arrays(masks, outputs) or '
+         f'load_predictions(file) make them, not {type(predictions).__name__}')
     name, y = predictions.output(output)
     need(np.ptp(y, axis=0).any(), f"output '{name}' is the same for all models; choose another output")
     e, zero_said = _fitted(predictions, y, method, missing, zero, options)
@@ -124,15 +138,19 @@ def influence_of_blocks(blocks,      # of (masks (b, K), outputs (b, n))
                         class_names, # K names
                         output:str='margin', target:str='target') -> InfluenceResult:
     "Difference in means over blocks of models. Raises `InputError` for a class that (nearly) always or never is in."
-    meter = Meter()
-    for masks, y in blocks: meter.add(masks, y)
+    meter, sizes = Meter(), []
+    for masks, y in blocks:
+        need(np.isfinite(y).all(), 'a block has NaN or infinite outputs; leave those models out')
+        meter.add(masks, y); sizes.append(np.asarray(masks).sum(1))
     need(meter.m >= 2, f'influence needs at least 2 models, not {meter.m}')
     few = np.flatnonzero(np.minimum(meter.n_in, meter.m - meter.n_in) < 2)
     need(not len(few), f"{len(few)} classes are in, or out of, fewer than 2 models, such as "
                        f"'{class_names[few[0]] if len(few) else ''}'; train more models")
     e = meter_estimate(meter)
     columns = tuple(f'image {j}' for j in range(e.values.shape[1]))
-    return InfluenceResult(e.values, e.stderr, e.dof, tuple(class_names), columns, meter.m, 'dim', output, target)
+    zero = 'average' if not np.ptp(np.concatenate(sizes)) else 'drawn'
+    return InfluenceResult(e.values, e.stderr, e.dof, tuple(class_names), columns, meter.m, 'dim', output, target,
+                           zero=zero)
 
 # %% ../nbs/52_influence.ipynb #e58be20c
 def _over_columns(result, groups, names):
@@ -142,14 +160,18 @@ def _over_columns(result, groups, names):
     y = np.stack([y[:, g].mean(1) for g in groups], 1)
     p = result.predictions
     options = dict(result.options); zero = options.pop('zero', None)
-    e, _ = _fitted(p, y, result.method, 'mask', zero, {k: x for k, x in options.items() if k != 'prior'})
+    if np.ndim(options.get('prior')) == 2: # a column for each image
+        options['prior'] = np.stack([np.asarray(options['prior'])[:, g].mean(1) for g in groups], 1)
+    e, _ = _fitted(p, y, result.method, 'mask', zero, options)
     return replace(result, values=e.values, stderr=e.stderr, dof=e.dof, columns=tuple(names), about=e.about)
 
+# %% ../nbs/52_influence.ipynb #e7fdf94c
 def mean_influence(result:InfluenceResult,
                    part:str=None, # 'select' or 'report'; empty: all columns
                   ) -> InfluenceResult: # one column
     "Influence on the mean output over the target's images, or over those of one part."
     p = result.predictions
+    need(p is not None, 'this result was read from a file; averages need predictions: use class_influence on the run')
     chosen = slice(None) if part is None else p.split == part
     need(part is None or chosen.any(), f"no image belongs to the part '{part}'; use select or report")
     return _over_columns(result, [chosen], [f'all of {result.target}'])
@@ -170,15 +192,23 @@ class Ranked:
     influence:float
     stderr:float
     q:float
+    kind:str = 'q' # q: false discovery rate; s: share of wrong signs
     def __repr__(self):
-        errors = '' if np.isnan(self.stderr) else f' ± {self.stderr:.2g} (q {self.q:.2g})'
+        errors = '' if np.isnan(self.stderr) else f' ± {self.stderr:.2g} ({self.kind} {self.q:.2g})'
         return f'{self.name} {self.influence:+.3g}{errors}'
 
 def _column(result, column):
     if isinstance(column, str):
         need(column in result.columns, f"no column '{column}'{nearest(column, result.columns)}")
         return result.columns.index(column)
+    need(isinstance(column, (int, np.integer)) and -len(result.columns) <= column < len(result.columns),
+         f'column must be a name, or a number below {len(result.columns)}, not {column!r}')
     return column
+
+# %% ../nbs/52_influence.ipynb #e5e9fd91
+def kind_of_q(result) -> str:
+    "What `qvalues` are: q, a false discovery rate; or s, for shrunken estimates, the expected share of wrong signs."
+    return 's' if result.has_errors and np.isinf(np.nanmax(result.dof)) else 'q'
 
 def _q_or_nan(result): return result.qvalues if result.has_errors else np.full(result.values.shape, np.nan)
 
@@ -189,7 +219,7 @@ def ranked(result:InfluenceResult,
     j, q = _column(result, column), _q_or_nan(result)
     order = [k for k in np.argsort(-result.values[:, j], kind='stable') if not np.isnan(result.values[k, j])]
     return [Ranked(result.class_names[k], float(result.values[k, j]), float(result.stderr[k, j]),
-                   float(q[k, j])) for k in order]
+                   float(q[k, j]), kind_of_q(result)) for k in order]
 
 # %% ../nbs/52_influence.ipynb #5019d92d
 def rank_of(result:InfluenceResult,
@@ -198,7 +228,9 @@ def rank_of(result:InfluenceResult,
            ) -> int:  # 1: the most positive class
     "The rank of one source class on one column. Raises `InputError` for an unknown class."
     need(name in result.class_names, f"no class '{name}'{nearest(name, result.class_names)}")
-    return 1 + [r.name for r in ranked(result, column)].index(name)
+    names = [r.name for r in ranked(result, column)]
+    need(name in names, f"the class '{name}' has no estimate: too few models have it, or lack it")
+    return 1 + names.index(name)
 
 def describe(result:InfluenceResult) -> str:
     "A few lines for people: what it is, its extremes, and what the sign means."
@@ -216,8 +248,8 @@ def table_rows(result:InfluenceResult) -> list: # of dicts
     (lo, hi), q = interval(result._estimate), _q_or_nan(result)
     def row(k, j):
         return dict(source_class=result.class_names[k], target=result.columns[j], influence=float(result.values[k, j]),
-                    stderr=float(result.stderr[k, j]), low=float(lo[k, j]), high=float(hi[k, j]), q=float(q[k, j]),
-                    models=result.n_models)
+                    stderr=float(result.stderr[k, j]), low=float(lo[k, j]), high=float(hi[k, j]),
+                    models=result.n_models) | {kind_of_q(result): float(q[k, j])}
     return [row(k, j) for j in range(len(result.columns)) for k in np.argsort(-result.values[:, j], kind='stable')]
 
 def data_frame(result:InfluenceResult):
@@ -228,6 +260,7 @@ def data_frame(result:InfluenceResult):
 def save_csv(result:InfluenceResult, path) -> None:
     "`table_rows` as a CSV file in UTF-8."
     rows = table_rows(result)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, 'w', newline='', encoding='utf-8') as f:
         w = csv.DictWriter(f, rows[0]); w.writeheader(); w.writerows(rows)
 
@@ -236,14 +269,18 @@ def save_influence(result:InfluenceResult,
                    path, # an .npz file
                   ) -> None:
     "Write the influence file: the table, its mean over the target, and what it speaks of."
-    m, p = result.mean(), result.predictions
+    p = result.predictions
+    need(p is not None, 'this result has no predictions to take the mean over the target from; use class_influence')
+    m = result.mean()
+    if not hasattr(path, 'write'): Path(path).parent.mkdir(parents=True, exist_ok=True)
     arrays = dict(influence=result.values, stderr=result.stderr, qvalue=_q_or_nan(result), dof=result.dof,
                   mean_influence=m.values[:, 0], mean_stderr=m.stderr[:, 0], mean_qvalue=_q_or_nan(m)[:, 0])
     facts = {k: getattr(result, k) for k in ('n_models', 'method', 'output', 'target', 'zero')}
     np.savez_compressed(path, **{k: x.astype(np.float32) for k, x in arrays.items()}, **facts, labels=p.labels,
                         class_names=np.array(result.class_names), target_class_names=np.array(p.target_class_names),
-                        split=p.split)
+                        split=p.split, columns=np.array(result.columns), kind_of_q=kind_of_q(result))
 
+# %% ../nbs/52_influence.ipynb #da29f9e6
 def load_influence(path) -> InfluenceResult:
     "Read an influence file. Averages other than the stored one need the predictions."
     need(Path(path).is_file(), f'no file at {path}; make one with ti-influence')
@@ -251,8 +288,9 @@ def load_influence(path) -> InfluenceResult:
         with np.load(path, allow_pickle=False) as z: a = {k: z[k] for k in z.files}
         tables = [a[k].astype(np.float64) for k in ('influence', 'stderr', 'dof')]
         words = [str(a[k]) for k in ('method', 'output', 'target')]
-        columns = tuple(f'image {j}' for j in range(a['influence'].shape[1]))
+        n = a['influence'].shape[1]
+        columns = tuple(map(str, a['columns'])) if 'columns' in a else tuple(f'image {j}' for j in range(n))
         names, zero = tuple(map(str, a['class_names'])), str(a.get('zero', 'average'))
         return InfluenceResult(*tables, names, columns, int(a['n_models']), *words, zero=zero)
-    except (ValueError, OSError, KeyError) as e:
+    except (ValueError, OSError, KeyError, TypeError, BadZipFile) as e:
         raise InputError(f'{path} is not an influence file ({e}); make one with ti-influence') from None

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from .influence import InfluenceResult, _column, _need_errors
+from .influence import InfluenceResult, _column, _need_errors, kind_of_q
 from .predictions import Predictions
-from .recipe import InputError, need
-from .reliability import class_outputs, jackknife, signal_to_noise
+from .recipe import InputError, nearest, need
+from .reliability import class_outputs, is_orthogonal, jackknife, signal_to_noise
 
 # %% ../nbs/55_planning.ipynb #a43a7742
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Plan:
     error:float    # standard error of that
     dof:int        # degrees of freedom of the error
     wanted:float   # reliability
+    orthogonal:bool = False # masks are; the plan is then on the safe side: fewer models will do
 
     def ends(self, level=.9) -> tuple:
         "Low and high signal-to-noise ratio of the pilot."
@@ -60,6 +61,7 @@ def describe_plan(plan:Plan) -> str:
     if not plan.can_say: return f'{head}; {refusal(plan)}'
     m, few, many = plan.models()
     there = ': this fleet has them' if m <= plan.pilot else ''
+    there += '; masks are orthogonal, so fewer will do' if plan.orthogonal else ''
     return f'{head}; {plan.wanted:.2f} takes about {m} models ({few} to {many}){there}'
 
 def plan_models(pilot:Predictions,
@@ -67,9 +69,11 @@ def plan_models(pilot:Predictions,
                 output:str=None,      # a recorded output; empty: margin
                ) -> Plan:
     "How many models a reliability takes, from a pilot. Raises `InputError` for a pilot of fewer than 20 models."
+    need(isinstance(pilot, Predictions), f'plan_models needs Predictions, not {type(pilot).__name__}')
     need(0 < reliability < 1, f'reliability must lie between 0 and 1, not {reliability}')
     need(pilot.n_models >= 20, f'a pilot of {pilot.n_models} models is too small to plan from; train at least 20')
-    return Plan(pilot.n_models, *jackknife(class_outputs(pilot, output), signal_to_noise), reliability)
+    return Plan(pilot.n_models, *jackknife(class_outputs(pilot, output), signal_to_noise), reliability,
+                is_orthogonal(pilot.masks))
 
 # %% ../nbs/55_planning.ipynb #a809b301
 def is_sure(p:Predictions, reliability:float, output:str=None) -> bool:
@@ -98,7 +102,7 @@ class Gain:
     "Change of the output that is expected when classes are replaced by average ones."
     gain:float        # in units of the output
     error:float       # posterior deviation
-    unshrunken:float  # what the plain estimates promise: too much; None where the method shrinks by itself
+    unshrunken:float  # what the plain estimates promise: too much; None where classes were named, or the method shrinks
     classes:tuple     # the classes that would go
     output:str = 'output'
 
@@ -106,32 +110,45 @@ class Gain:
         plain = '' if self.unshrunken is None else (f' (the plain estimates promise {self.unshrunken:+.3g}, '
                                                     'which is too much: the classes were picked for it)')
         names = ', '.join(self.classes[:3]) + ', …'*(len(self.classes) > 3)
-        return (f'replacing {len(self.classes)} classes ({names}) by average ones: expected change of the mean '
-                f'{self.output} {self.gain:+.3g} ± {self.error:.2g}{plain}')
+        n = len(self.classes)
+        return (f"replacing {n} class{'es'*(n > 1)} ({names}) by average ones: expected change of the {self.output} "
+                f'{self.gain:+.3g} ± {self.error:.2g}{plain}')
 
 # %% ../nbs/55_planning.ipynb #3b41e1c7
 def expected_gain(result:InfluenceResult,
                   worst:float=.1, # share of the classes to replace: those with the most negative influence; or
                   classes=None,   # their names
-                  column=0,       # number or name of a column
+                  column=None,    # number or name of a column, where there are several
                  ) -> Gain:
     "From shrunken influences of one column, such as `influence.mean()`. Raises `InputError` for unknown classes."
-    _need_errors(result)
-    j, K = _column(result, column), len(result.class_names)
-    rows = _worst(result, j, worst) if classes is None else _numbers(result, classes)
-    v, sd, shrunk = result.values[:, j], result.stderr[:, j], np.isinf(np.nanmax(result.dof[:, j]))
-    names = tuple(result.class_names[k] for k in rows)
-    if shrunk: return Gain(float(-v[rows].sum()), float(np.sqrt((sd[rows]**2).sum())), None, names, result.output)
-    noise, spread = np.nanmean(sd**2), np.nanvar(v, ddof=1)
-    keep, plain = 1 - noise/spread, float(-(v[rows] - np.nanmean(v)).sum())
+    j, rows = _checked_gain(result, worst, classes, column)
+    v, sd, K = result.values[:, j] - np.nanmean(result.values[:, j]), result.stderr[:, j], len(result.class_names)
+    said = tuple(result.class_names[k] for k in rows), f'{result.output} on {result.columns[j]}'
+    if kind_of_q(result) == 's': return Gain(float(-v[rows].sum()), float(np.sqrt((sd[rows]**2).sum())), None, *said)
+    noise, spread, plain = np.nanmean(sd**2), max(np.nanvar(v, ddof=1), 1e-300), float(-v[rows].sum())
+    keep = 1 - noise/spread
     error = np.hypot(np.sqrt(len(rows)*max(keep, 0)*noise), plain*np.sqrt(2/K)*noise/spread)
-    return Gain(float(keep*plain), float(error), plain, names, result.output)
+    return Gain(float(keep*plain), float(error), plain if classes is None else None, *said)
+
+# %% ../nbs/55_planning.ipynb #b6f3d707
+def _checked_gain(result, worst, classes, column):
+    "The column, the numbers of the classes."
+    need(isinstance(result, InfluenceResult), f'expected_gain needs an influence result, not {type(result).__name__}')
+    _need_errors(result)
+    need(column is not None or len(result.columns) == 1, 'say which column, or take the mean: influence.mean()')
+    need(result.zero != 'absent' or kind_of_q(result) == 'q',
+         "classes are replaced by average ones: use an influence with zero='average'")
+    need(0 < worst < 1, f'worst is a share of the classes between 0 and 1, not {worst}')
+    j = _column(result, column or 0)
+    rows = _worst(result, j, worst) if classes is None else _numbers(result, classes)
+    need(np.isfinite(result.values[rows, j]).all(), 'a class without an estimate is among them; train more models')
+    return j, rows
 
 def _worst(result, j, share):
-    order = np.argsort(np.where(np.isnan(result.values[:, j]), np.inf, result.values[:, j]), kind='stable')
+    order = np.argsort(result.values[:, j], kind='stable')[:int(np.isfinite(result.values[:, j]).sum())] # NaN last
     return order[:max(1, round(share*len(order)))]
 
 def _numbers(result, classes):
-    unknown = [c for c in classes if c not in result.class_names]
-    need(not unknown, f"no class '{unknown[0] if unknown else ''}' in the result")
+    classes = [classes] if isinstance(classes, str) else classes
+    for c in classes: need(c in result.class_names, f"no class '{c}' in the result{nearest(c, result.class_names)}")
     return [result.class_names.index(c) for c in classes]

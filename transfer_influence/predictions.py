@@ -9,9 +9,11 @@ __all__ = ['Predictions', 'from_arrays', 'by_group', 'save_predictions', 'load_p
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import warnings
+from zipfile import BadZipFile
 
 import numpy as np
 
+from .design import group_names
 from .recipe import InputError, nearest, need
 
 # %% ../nbs/40_predictions.ipynb #a0879813
@@ -47,7 +49,7 @@ def _masks(masks, K_names):
     masks = np.asarray(masks)
     need(masks.ndim == 2, f'masks must have the shape (models, classes), not {masks.shape}')
     need(masks.dtype == bool or np.issubdtype(masks.dtype, np.integer),
-         f'masks must be bool or whole numbers 0 and 1, not {masks.dtype}')
+         f'masks must be bool or whole numbers 0 and 1, not {masks.dtype}; masks.astype(bool) makes them so')
     need(np.isin(masks, (0, 1)).all(), 'masks must hold 0 and 1 only; 1: the class was in the training set')
     need(len(masks) >= 2, f'influence needs at least 2 models, not {len(masks)}')
     need(K_names is None or len(K_names) == masks.shape[1],
@@ -56,11 +58,12 @@ def _masks(masks, K_names):
 
 def _output(name, x, m):
     x = np.asarray(x)
-    need(x.ndim == 2 and np.issubdtype(x.dtype, np.number),
-         f"output '{name}' must be numbers of the shape (models, images), not {x.dtype} of {x.shape}")
+    need(x.ndim == 2 and (x.dtype == bool or np.issubdtype(x.dtype, np.number)),
+         f"output '{name}' must be numbers of the shape (models, images), not {x.dtype} of {x.shape}"
+         + '; a column is y[:, None]'*(x.ndim == 1))
     turn = '; transpose it' if x.shape[1] == m else ''
     need(len(x) == m, f"output '{name}' has {len(x)} rows for {m} models; rows are models{turn}")
-    return x.astype(np.float32, copy=False)
+    with np.errstate(over='ignore'): return x.astype(np.float32, copy=False) # too large: infinite, see below
 
 def _turned(masks, outputs):
     "Do the masks look like (classes, models)?"
@@ -73,8 +76,8 @@ def _finite(masks, outputs, allow_partial):
     "Masks and outputs of the models whose outputs are finite; how many others there are."
     good = {k: np.isfinite(x).all(1) for k, x in outputs.items()}
     for k, g in good.items():
-        need(allow_partial or g.all(), f"output '{k}' has NaN or infinite values in {(~g).sum()} models, the first: "
-             f'model {np.flatnonzero(~g)[:1]}; leave those models out, or pass allow_partial=True')
+        need(allow_partial or g.all(), f"output '{k}' has NaN or infinite values in {(~g).sum()} models, such as "
+             f'number {0 if g.all() else np.flatnonzero(~g)[0]}; leave them out with allow_partial=True')
     keep = np.logical_and.reduce(list(good.values()))
     need(keep.sum() >= 2, f'{keep.sum()} models have finite outputs; influence needs at least 2')
     return masks[keep], {k: x[keep] for k, x in outputs.items()}, int((~keep).sum())
@@ -131,11 +134,8 @@ def by_group(p:Predictions,
              groups, # {group: class names}, or for each class the name of its group
             ) -> Predictions: # with a mask column for each group
     "Predictions with groups as units. Raises `InputError` where some model saw only a part of a group."
-    listed = isinstance(groups, dict)
-    of = {c: g for g, cs in groups.items() for c in cs} if listed else dict(zip(p.class_names, groups))
-    missing = [c for c in p.class_names if c not in of]
-    need(not missing, f"{len(missing)} classes have no group, such as '{missing[0] if missing else ''}'")
-    names = list(dict.fromkeys(of[c] for c in p.class_names))
+    of = dict(zip(p.class_names, group_names(p.class_names, groups)))
+    names = list(dict.fromkeys(of.values()))
     columns = [np.flatnonzero([of[c] == g for c in p.class_names]) for g in names]
     for g, c in zip(names, columns):
         need((p.masks[:, c] == p.masks[:, c[:1]]).all(), f"some models saw only a part of the group '{g}'; draw masks "
@@ -149,18 +149,28 @@ def save_predictions(p:Predictions, path) -> None:
     np.savez_compressed(path, masks=p.masks, class_names=np.array(p.class_names), labels=p.labels, split=p.split,
                         target_class_names=np.array(p.target_class_names), target=np.array(p.target), **outputs)
 
+def _arrays_of(path):
+    "The arrays of an .npz file, without pickles."
+    try:
+        with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in z.files}
+    except (ValueError, OSError, EOFError, AttributeError, TypeError, BadZipFile) as e:
+        why = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise InputError(f'cannot read {path} as plain arrays ({why}); save masks and outputs with numpy.savez, '
+                         'names as np.array(names, dtype=str)') from None
+
+# %% ../nbs/40_predictions.ipynb #bceb0037
 def load_predictions(path, # an .npz file with masks (m, K) and outputs (m, n), and names where known
+                     allow_partial:bool=False, # leave out models with NaN or infinite outputs
                     ) -> Predictions:
     """Read predictions.
     Raises `InputError` where the file is missing, incomplete, holds pickles or does not fit together."""
     need(Path(path).is_file(), f'no file at {path}; give a run folder, or an .npz file with masks and outputs')
-    try:
-        with np.load(path, allow_pickle=False) as z: a = {k: z[k] for k in z.files}
-    except (ValueError, OSError, EOFError, AttributeError) as e:
-        raise InputError(f'cannot read {path} as plain arrays ({e}); save it with numpy.savez') from None
+    a = _arrays_of(path)
     outputs = {k.removeprefix('output_'): a.pop(k) for k in list(a) if k.startswith('output_')}
     if 'outputs' in a: outputs['output'] = a.pop('outputs')
-    need('masks' in a, f"{path} has no array 'masks' (models × classes); it has {sorted(a)}")
-    need(outputs, f"{path} has no array 'outputs' (models × images); it has {sorted(a)}")
-    known = {f.name for f in fields(Predictions)}
-    return from_arrays(outputs=outputs, **{k: str(v) if k == 'target' else v for k, v in a.items() if k in known})
+    for k, ok, what in [('masks', 'masks' in a, 'classes'), ('outputs', outputs, 'images')]:
+        need(ok, f"{path} has no array '{k}' (models × {what}); it has {sorted(a)}: give one of them that name")
+    known = {f.name for f in fields(Predictions)} - {'outputs', 'left_out'}
+    for k in set(a) - known - {'left_out'}: warnings.warn(f"{path}: the array '{k}' is not used{nearest(k, known)}")
+    known = {k: str(v) if k == 'target' else v for k, v in a.items() if k in known}
+    return from_arrays(outputs=outputs, allow_partial=allow_partial, **known)

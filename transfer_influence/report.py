@@ -42,9 +42,9 @@ class TargetFindings:
     by_class:InfluenceResult     # a column for each target class
     half:SplitHalf               # or None with fewer than 8 models
     null:np.ndarray              # influences of shuffled masks
-    variance:VarianceReport      # or None with fewer than 20 models, as the next two
-    plan:Plan
-    gain:Gain
+    variance:VarianceReport      # or None with fewer than 60 models
+    plan:Plan                    # or None with fewer than 20
+    gain:Gain                    # likewise
 
 # %% ../nbs/71_report.ipynb #7e14bee4
 def find(p:Predictions,
@@ -55,9 +55,9 @@ def find(p:Predictions,
     need(not np.isnan(infl.values).all(),
          f'{p.n_models} models are too few: no class is in 2 of them and out of 2; train more (--models)')
     half, mean = split_half(p, output) if p.n_models >= 8 else None, mean_influence(infl)
-    more = (None,)*3 if p.n_models < 20 else (variance_report(p, output), plan_models(p, output=output),
-                                              expected_gain(mean))
-    return TargetFindings(p, infl, mean, influence_by_class(infl), half, null_band(p, output), *more)
+    variance = variance_report(p, output) if p.n_models >= 60 else None
+    more = (plan_models(p, output=output), expected_gain(mean)) if p.n_models >= 20 else (None, None)
+    return TargetFindings(p, infl, mean, influence_by_class(infl), half, null_band(p, output), variance, *more)
 
 def find_all(store:Store, output:str=None) -> list: # of `TargetFindings`
     "`find` for each target of a run."
@@ -78,7 +78,8 @@ def write_influence(run,             # a run folder
 def _sentence(rows, verb, m):
     "Such as: 3 classes raise the margin on digits (q < 0.1), most of all …"
     sure = [r for r in rows if r.q < .1]
-    than = f'the {m.output} on {m.target} more than the average class does (q < 0.1)'
+    zero = 'more than the average class does' if m.zero == 'average' else 'compared with leaving them out'
+    than = f'the {m.output} on {m.target} {zero} (q < 0.1)'
     if not sure: return f'No class is sure to {verb} {than}.'
     who = '1 class ' + verb + 's' if len(sure) == 1 else f'{len(sure)} classes {verb}'
     names = ', '.join(f'{r.name} ({r.influence:+.2g} ± {r.stderr:.1g})' for r in sure[:5])

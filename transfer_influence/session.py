@@ -64,6 +64,8 @@ def run_fleet(recipe, out, command, at_once=4, until=None, **options):
     stop = stop_rule(fleet, until) if until else None
     if stop and stop.reached: print(f'{command}: the reliability of {until} is reached already'); return finish(fleet)
     report = fleet.run(stop=stop, **options)
+    if stop and not stop.reached: print(f'{command}: the reliability of {until} was not reached; more --models may; '
+                                        f'ti-plan {out} says how many')
     if not (stop and stop.reached): return end_session(fleet, report, command, options.get('shard'))
     note_reached(fleet, until)
     print(f'{command}: the reliability of {until} is reached; {len(fleet.missing())} models were not needed')
