@@ -102,7 +102,7 @@ def test_bad_methods(tmp_path):
     "One line each."
     rng = np.random.default_rng(0); masks = rng.random((30, 4)) < .5
     np.savez(tmp_path/'own.npz', masks=masks, outputs=rng.normal(size=(30, 3)))
-    for args, word in [(('--method', 'ols'), 'there are dim'), (('--zero', 'none'), "must be 'average' or 'absent'")]:
+    for args, word in [(('--method', 'ols'), 'known: dim'), (('--zero', 'none'), "must be 'average' or 'absent'")]:
         r = subprocess.run([BIN/'ti-influence', tmp_path/'own.npz', '--out', tmp_path/'i.npz', *args], capture_output=True, text=True)
         assert r.returncode == 1 and word in r.stderr and len(r.stderr.splitlines()) == 1, r.stderr
     r = subprocess.run([BIN/'ti-design', '10', '30', '--alpha', '.2', '--design', 'foldover'], capture_output=True, text=True)

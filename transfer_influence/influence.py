@@ -127,8 +127,8 @@ def class_influence(predictions:Predictions,
     need(isinstance(predictions, Predictions), 'influence needs Predictions, as from_arrays(masks, outputs) or '
          f'load_predictions(file) make them, not {type(predictions).__name__}')
     name, y = predictions.output(output)
-    need(np.ptp(y, axis=0).any(), f"output '{name}' is the same for all models; choose another output")
     e, zero_said = _fitted(predictions, y, method, missing, zero, options)
+    need(np.ptp(y, axis=0).any(), f"output '{name}' is the same for all models; choose another output")
     columns = tuple(f'image {j}' for j in range(y.shape[1]))
     return InfluenceResult(e.values, e.stderr, e.dof, predictions.class_names, columns, len(y), method, name,
                            predictions.target, predictions, zero_said, options | dict(zero=zero), e.about)
