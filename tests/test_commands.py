@@ -159,7 +159,9 @@ def save(path, **arrays): np.savez(path, **arrays); return path
     (dict(masks=np.eye(9, 3, dtype=int), outputs=np.ones((4, 9))), ('transpose it',)),
     (dict(masks=np.eye(9, 3, dtype=int), outputs=np.full((9, 2), np.nan)), ('NaN',)),
     (dict(masks=np.eye(9, 3, dtype=int), outputs=np.ones((9, 2)), class_names=['a']), ('as many class names',)),
-    (dict(masks=np.ones((9, 2), bool), outputs=np.ones((9, 2)), class_names=['all', 'too']), ("class 'all' is in 9 of 9",)),
+    (dict(masks=np.ones((9, 2), bool), outputs=np.ones((9, 2)), class_names=['all', 'too']), ('saw the same classes',)),
+    (dict(masks=np.c_[np.ones(9, bool), np.arange(9) % 2 == 0], outputs=np.ones((9, 2)), class_names=['all', 'too']),
+     ("class 'all' is in 9 of 9",)),
     (dict(masks=np.array([{}], dtype=object), outputs=np.ones((9, 2))), ('plain arrays',)),
 ])
 def test_bad_arrays(tmp_path, arrays, words):
