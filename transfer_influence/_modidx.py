@@ -894,6 +894,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                             'transfer_influence.session.finish': ('session.html#finish', 'transfer_influence/session.py'),
                                             'transfer_influence.session.friendly': ( 'session.html#friendly',
                                                                                      'transfer_influence/session.py'),
+                                            'transfer_influence.session.leave': ('session.html#leave', 'transfer_influence/session.py'),
                                             'transfer_influence.session.note_reached': ( 'session.html#note_reached',
                                                                                          'transfer_influence/session.py'),
                                             'transfer_influence.session.note_warnings': ( 'session.html#note_warnings',
