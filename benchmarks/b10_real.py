@@ -1,11 +1,10 @@
-"""Real models: the demo's fleet, 2,100 models. Estimates from the first ones are held against the plain difference in means
-of the last 1,400; what those miss of the truth by chance is taken off. Needs a run: ti-demo --out RUN --models 2100."""
+"""Real models: the demo's fleet, 2,100 models. Estimates from the first ones are held against the plain difference in
+means of the last 1,400; what those miss of the truth by chance is taken off. Needs a run: ti-demo --out RUN --models 2100."""
 from common import np # first: it sets the number of threads
 
 import os
 
 from transfer_influence.archive import read_predictions
-from transfer_influence.predictions import from_arrays
 from transfer_influence.regression import METHODS
 from transfer_influence.reliability import class_outputs
 from transfer_influence.store import open_run

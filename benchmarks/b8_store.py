@@ -2,7 +2,6 @@
 in blocks; and what engine and store cost a model whose training takes no time."""
 from common import check, median, np, seconds, time # first: it sets the number of threads
 
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 import multiprocessing

@@ -9,7 +9,7 @@ from transfer_influence.estimators import interval
 from transfer_influence.influence import class_influence
 from transfer_influence.planning import expected_gain, plan_models
 from transfer_influence.predictions import from_arrays
-from transfer_influence.regression import METHODS, ridge
+from transfer_influence.regression import METHODS
 from transfer_influence.reliability import split_half
 from transfer_influence.simulate import SHARES, simulate_outputs
 

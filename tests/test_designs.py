@@ -67,10 +67,11 @@ def test_replicates(tmp_path):
 
 def test_until_reliability(tmp_path):
     "The fleet ends when its table is reliable enough; asked again, it has nothing to do."
-    command = file(tmp_path, RECIPE), '--out', tmp_path/'run', '--models', 300, '--until-reliability', .3, '--quiet'
+    clear = replace(RECIPE, design=DesignSpec(alpha=.3), training=replace(RECIPE.training, width=16, epochs=4))
+    command = file(tmp_path, clear), '--out', tmp_path/'run', '--models', 300, '--until-reliability', .5, '--quiet'
     said = ti('ti-run', *command)
     done = len(committed(open_run(tmp_path/'run')))
-    assert 25 <= done < 300 and 'the reliability of 0.3 is reached' in said and 'were not needed' in said
+    assert 25 <= done < 300 and 'the reliability of 0.5 is reached' in said and 'were not needed' in said
     assert 'is reached already' in ti('ti-run', *command) and len(committed(open_run(tmp_path/'run'))) == done
     plan = json.loads(ti('ti-plan', tmp_path/'run', '--json'))
     assert plan['plan']['pilot'] == done and plan['variance']['n_models'] == done

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STREAMS', 'HALVES', 'seed_for', 'rng_for', 'int_seed', 'Masks', 'pick_design', 'sample_masks', 'group_names',
-           'sample_groups', 'pack_masks', 'sample_example_masks', 'DesignReport', 'design_report', 'sizes_vary',
-           'design_words']
+           'sample_groups', 'pack_masks', 'sample_example_masks', 'find_pairs', 'find_replicates',
+           'column_correlations', 'DesignReport', 'design_report', 'sizes_vary', 'design_words']
 
 # %% ../nbs/21_design.ipynb #90941d98
 from dataclasses import dataclass
@@ -213,6 +213,29 @@ def sample_example_masks(n_models:int, n_examples:int, alpha:float=.5, seed:int=
         packed[i//8, chosen] |= np.uint8(128 >> i % 8)
     return packed
 
+# %% ../nbs/21_design.ipynb #861a1272
+def find_pairs(masks) -> np.ndarray: # (pairs, 2) numbers of models with complementary masks
+    "Each model is in at most one pair; the first that fits counts."
+    rows, waiting, pairs = np.packbits(np.asarray(masks, bool), axis=1), {}, []
+    other = np.packbits(~np.asarray(masks, bool), axis=1)
+    for i, (row, partner) in enumerate(zip(rows, other)):
+        if waiting.get(partner.tobytes()): pairs.append((waiting[partner.tobytes()].pop(), i))
+        else: waiting.setdefault(row.tobytes(), []).append(i)
+    return np.array(pairs, int).reshape(-1, 2)
+
+def find_replicates(masks) -> np.ndarray: # (pairs, 2) numbers of models with the same mask
+    "Each model is in at most one pair."
+    first, pairs = {}, []
+    for i, row in enumerate(np.packbits(np.asarray(masks, bool), axis=1)):
+        if row.tobytes() in first: pairs.append((first.pop(row.tobytes()), i))
+        else: first[row.tobytes()] = i
+    return np.array(pairs, int).reshape(-1, 2)
+
+def column_correlations(masks) -> np.ndarray: # of all pairs of columns that are not constant
+    "How far two classes keep company."
+    z = np.asarray(masks, float); z = z[:, z.std(0) > 0]
+    return np.corrcoef(z.T)[np.triu_indices(z.shape[1], 1)] if z.shape[1] > 1 else np.zeros(0)
+
 # %% ../nbs/21_design.ipynb #603e586d
 @dataclass(frozen=True)
 class DesignReport:
@@ -221,18 +244,16 @@ class DesignReport:
     correlation:float  # mean squared correlation of two columns, times the number of models; about 1: as by chance
     largest:float      # largest correlation of two columns
     pairs:int          # complementary pairs of models
-    replicates:int     # models whose subset another one has, too
+    replicates:int     # pairs of models with the same subset
 
     def __repr__(self): return '\n'.join(design_words(self))
 
 def design_report(masks:Masks) -> DesignReport:
     "Sizes, balance, correlations, pairs. Raises `InputError` where all masks are equal."
-    z = np.asarray(masks.values); m, K = z.shape
+    z, m = np.asarray(masks.values), len(masks)
     need((z != z[0]).any(), 'all masks are equal; draw them with sample_masks')
-    varied = z.std(0) > 0
-    r = np.corrcoef(z[:, varied].T)[np.triu_indices(varied.sum(), 1)] if varied.sum() > 1 else np.zeros(1)
-    rows, others = ({row.tobytes() for row in np.packbits(a, axis=1)} for a in (z, ~z))
-    return DesignReport(masks, float(m*(r**2).mean()), float(abs(r).max()), len(rows & others)//2, m - len(rows))
+    r = column_correlations(z); r = r if len(r) else np.zeros(1)
+    return DesignReport(masks, float(m*(r**2).mean()), float(abs(r).max()), len(find_pairs(z)), len(find_replicates(z)))
 
 # %% ../nbs/21_design.ipynb #e3e33085
 def sizes_vary(masks) -> bool:

@@ -6,8 +6,6 @@
 __all__ = ['hadamard_order', 'hadamard']
 
 # %% ../nbs/20_hadamard.ipynb #7ccf1e86
-from functools import cache
-
 import numpy as np
 
 from .recipe import need
@@ -35,33 +33,27 @@ def _paley_2(q):
                                                                    np.array([[1, -1], [-1, -1]], np.int8))
 
 # %% ../nbs/20_hadamard.ipynb #6bf8c997
-@cache
-def _made(n):
-    "A Hadamard matrix of order n, or None where none of the constructions has one."
-    if n == 1: return np.ones((1, 1), np.int8)
-    if n > 2 and n % 4: return None
-    if _is_prime(n - 1) and (n - 1) % 4 == 3: return _paley_1(n - 1)
-    if n % 2 == 0 and _is_prime(n//2 - 1) and (n//2 - 1) % 4 == 1: return _paley_2(n//2 - 1)
-    half = _made(n//2)
-    return None if half is None else np.kron(np.array([[1, 1], [1, -1]], np.int8), half)
-
-def _has(n):
-    "Could `_made` make order n? Asked without making it."
-    if n in (1, 2): return True
-    if n % 4: return False
-    return (_is_prime(n - 1) and (n - 1) % 4 == 3) or (_is_prime(n//2 - 1) and (n//2 - 1) % 4 == 1) or _has(n//2)
+def _how(n):
+    "The construction of order n, or None where there is none."
+    if n == 1: return lambda: np.ones((1, 1), np.int8)
+    if n > 2 and n % 4 or n % 2: return None
+    if n % 4 == 0 and _is_prime(n - 1): return lambda: _paley_1(n - 1)
+    if n % 4 == 0 and _is_prime(n//2 - 1) and n//2 % 2 == 0 and (n//2 - 1) % 4 == 1: return lambda: _paley_2(n//2 - 1)
+    half = _how(n//2)
+    return half and (lambda: np.kron(np.array([[1, 1], [1, -1]], np.int8), half()))
 
 # %% ../nbs/20_hadamard.ipynb #fee3a268
 def hadamard_order(at_least:int) -> int:
     "The smallest order from `at_least` on that the constructions reach."
     need(at_least >= 1, f'a Hadamard matrix has at least one row, not {at_least}')
     n = at_least
-    while not _has(n): n += 1
+    while not _how(n): n += 1
     return n
 
 def hadamard(n:int, # an order that `hadamard_order` names
             ) -> np.ndarray: # (n, n) int8 of +1 and -1; the first column is constant
     "A Hadamard matrix (Paley 1933; Sylvester 1867). Raises `InputError` for an order that is out of reach."
-    need(_has(n), f'no construction for order {n}; the next is {hadamard_order(max(1, n))}')
-    h = _made(n)
+    how = _how(n)
+    need(how, f'no construction for order {n}; the next is {hadamard_order(max(1, n))}')
+    h = how()
     return h*h[:, :1]

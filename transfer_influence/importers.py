@@ -12,7 +12,7 @@ import pickle
 import numpy as np
 
 from .predictions import Predictions, from_arrays
-from .recipe import InputError, nearest, need
+from .recipe import InputError, need
 
 # %% ../nbs/41_importers.ipynb #aca72a2c
 THEIR_NAMES = dict(softmax_logits='probability', raw_logits='logit', raw_margins='margin', is_corrects='correct',

@@ -17,7 +17,8 @@ import numpy as np
 from fastcore.basics import patch
 
 from .design import sizes_vary
-from .estimators import Estimate, Meter, interval, meter_estimate, p_values, q_values, sign_q_values
+from .estimators import (Estimate, Meter, check_counts, interval, meter_estimate, p_values, q_values,
+                                           sign_q_values)
 from .predictions import Predictions
 from .recipe import InputError, nearest, need
 from .regression import ABOUT_ERRORS, estimate, size_slope
@@ -136,29 +137,29 @@ def class_influence(predictions:Predictions,
 # %% ../nbs/52_influence.ipynb #f0ef8500
 def influence_of_blocks(blocks,      # of (masks (b, K), outputs (b, n))
                         class_names, # K names
-                        output:str='margin', target:str='target') -> InfluenceResult:
+                        output:str='margin', target:str='target', missing:str='error') -> InfluenceResult:
     "Difference in means over blocks of models. Raises `InputError` for a class that (nearly) always or never is in."
     meter, sizes = Meter(), []
     for masks, y in blocks:
         need(np.isfinite(y).all(), 'a block has NaN or infinite outputs; leave those models out')
         meter.add(masks, y); sizes.append(np.asarray(masks).sum(1))
     need(meter.m >= 2, f'influence needs at least 2 models, not {meter.m}')
-    few = np.flatnonzero(np.minimum(meter.n_in, meter.m - meter.n_in) < 2)
-    need(not len(few), f"{len(few)} classes are in, or out of, fewer than 2 models, such as "
-                       f"'{class_names[few[0]] if len(few) else ''}'; train more models")
-    e = meter_estimate(meter)
+    e = meter_estimate(meter, check_counts(meter.n_in, meter.m, class_names, missing))
     columns = tuple(f'image {j}' for j in range(e.values.shape[1]))
     zero = 'average' if not np.ptp(np.concatenate(sizes)) else 'drawn'
     return InfluenceResult(e.values, e.stderr, e.dof, tuple(class_names), columns, meter.m, 'dim', output, target,
                            zero=zero)
 
 # %% ../nbs/52_influence.ipynb #e58be20c
+def _predictions_of(result):
+    need(result.predictions is not None, 'averages need the predictions, which a result read from a file has not: '
+                                         'use class_influence on the run')
+    return result.predictions
+
 def _over_columns(result, groups, names):
-    need(result.predictions is not None,
-         'this result was read from a file; averages need the predictions: use class_influence on the run')
-    y = result.predictions.output(result.output)[1].astype(np.float64)
+    p = _predictions_of(result)
+    y = p.output(result.output)[1].astype(np.float64)
     y = np.stack([y[:, g].mean(1) for g in groups], 1)
-    p = result.predictions
     options = dict(result.options); zero = options.pop('zero', None)
     if np.ndim(options.get('prior')) == 2: # a column for each image
         options['prior'] = np.stack([np.asarray(options['prior'])[:, g].mean(1) for g in groups], 1)
@@ -170,17 +171,13 @@ def mean_influence(result:InfluenceResult,
                    part:str=None, # 'select' or 'report'; empty: all columns
                   ) -> InfluenceResult: # one column
     "Influence on the mean output over the target's images, or over those of one part."
-    p = result.predictions
-    need(p is not None, 'this result was read from a file; averages need predictions: use class_influence on the run')
-    chosen = slice(None) if part is None else p.split == part
+    chosen = slice(None) if part is None else _predictions_of(result).split == part
     need(part is None or chosen.any(), f"no image belongs to the part '{part}'; use select or report")
     return _over_columns(result, [chosen], [f'all of {result.target}'])
 
 def influence_by_class(result:InfluenceResult) -> InfluenceResult: # a column for each target class
     "Influence on the mean output over the images of each target class."
-    p = result.predictions
-    need(p is not None,
-         'this result was read from a file; averages need the predictions: use class_influence on the run')
+    p = _predictions_of(result)
     present = np.unique(p.labels)
     return _over_columns(result, [p.labels == c for c in present], [p.target_class_names[c] for c in present])
 
@@ -239,7 +236,7 @@ def describe(result:InfluenceResult) -> str:
             f'{result.n_models} models, method {result.method}')
     first = f' on {result.columns[0]}' if n > 1 else ''
     top, bottom = (', '.join(map(str, r)) for r in (result.top(3), result.bottom(3)))
-    errors = f'\n errors: {ABOUT_ERRORS[result.method]}' if result.method not in ('dim', 'own') else ''
+    errors = f'\n errors: {ABOUT_ERRORS[result.method]}' if result.method != 'dim' else ''
     return f'{head}\n most positive{first}: {top}\n most negative{first}: {bottom}\n {SIGN}{ZEROS[result.zero]}{errors}'
 
 # %% ../nbs/52_influence.ipynb #63d5806a
@@ -269,9 +266,7 @@ def save_influence(result:InfluenceResult,
                    path, # an .npz file
                   ) -> None:
     "Write the influence file: the table, its mean over the target, and what it speaks of."
-    p = result.predictions
-    need(p is not None, 'this result has no predictions to take the mean over the target from; use class_influence')
-    m = result.mean()
+    p, m = _predictions_of(result), result.mean()
     if not hasattr(path, 'write'): Path(path).parent.mkdir(parents=True, exist_ok=True)
     arrays = dict(influence=result.values, stderr=result.stderr, qvalue=_q_or_nan(result), dof=result.dof,
                   mean_influence=m.values[:, 0], mean_stderr=m.stderr[:, 0], mean_qvalue=_q_or_nan(m)[:, 0])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
+from .estimators import spread_and_noise
 from .influence import InfluenceResult, _column, _need_errors, kind_of_q
 from .predictions import Predictions
 from .recipe import InputError, nearest, need
@@ -122,12 +123,12 @@ def expected_gain(result:InfluenceResult,
                  ) -> Gain:
     "From shrunken influences of one column, such as `influence.mean()`. Raises `InputError` for unknown classes."
     j, rows = _checked_gain(result, worst, classes, column)
-    v, sd, K = result.values[:, j] - np.nanmean(result.values[:, j]), result.stderr[:, j], len(result.class_names)
+    v, sd = result.values[:, j] - np.nanmean(result.values[:, j]), result.stderr[:, j]
     said = tuple(result.class_names[k] for k in rows), f'{result.output} on {result.columns[j]}'
     if kind_of_q(result) == 's': return Gain(float(-v[rows].sum()), float(np.sqrt((sd[rows]**2).sum())), None, *said)
-    noise, spread, plain = np.nanmean(sd**2), max(np.nanvar(v, ddof=1), 1e-300), float(-v[rows].sum())
-    keep = 1 - noise/spread
-    error = np.hypot(np.sqrt(len(rows)*max(keep, 0)*noise), plain*np.sqrt(2/K)*noise/spread)
+    (spread, noise), plain = (x[j] for x in spread_and_noise(result._estimate)), float(-v[rows].sum())
+    lost = noise/max(spread, 1e-300)
+    keep, error = 1 - lost, np.hypot(np.sqrt(len(rows)*max(1 - lost, 0)*noise), plain*np.sqrt(2/len(v))*lost)
     return Gain(float(keep*plain), float(error), plain if classes is None else None, *said)
 
 # %% ../nbs/55_planning.ipynb #b6f3d707

@@ -61,6 +61,7 @@ def _finish_ranking(ax, result, rows, j, images):
                   f'left: the class hurts the target, right: it helps,\n{AGAINST[result.zero]}')
     ax.set_title(plain(f'{result.target}: {result.columns[j]}' if len(result.columns) > 1 else result.columns[j]),
                  fontsize=10)
+    ax.locator_params(axis='x', nbins=6)
     for s in ('top', 'right', 'left'): ax.spines[s].set_visible(False)
     return ax
 

@@ -140,7 +140,7 @@ def by_group(p:Predictions,
     for g, c in zip(names, columns):
         need((p.masks[:, c] == p.masks[:, c[:1]]).all(), f"some models saw only a part of the group '{g}'; draw masks "
              'with sample_groups, or estimate single classes and add them up')
-    return replace(p, masks=np.stack([p.masks[:, c[0]] for c in columns], 1), class_names=tuple(map(str, names)))
+    return replace(p, masks=np.stack([p.masks[:, c[0]] for c in columns], 1), class_names=tuple(names))
 
 # %% ../nbs/40_predictions.ipynb #eb666d33
 def save_predictions(p:Predictions, path) -> None:

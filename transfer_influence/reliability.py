@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SplitHalf', 'spearman_brown', 'class_outputs', 'signal_to_noise', 'jackknife', 'correlation', 'is_orthogonal',
-           'split_half', 'null_band', 'VarianceReport', 'advice', 'find_replicates', 'variance_report', 'LDS', 'lds']
+           'split_half', 'null_band', 'VarianceReport', 'advice', 'variance_report', 'LDS', 'lds']
 
 # %% ../nbs/54_reliability.ipynb #2dd3a357
 from dataclasses import dataclass, replace
@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import stdtrit
 
-from .influence import InfluenceResult, class_influence, influence_by_class
+from .design import column_correlations, find_pairs, find_replicates
+from .estimators import spread_and_noise
+from .influence import class_influence
 from .predictions import Predictions
 from .recipe import need
-from .regression import InfluenceRegressor, dim, find_pairs, mixed
+from .regression import InfluenceRegressor, dim, mixed
 
 # %% ../nbs/54_reliability.ipynb #6884a632
 @dataclass(frozen=True, eq=False)
@@ -59,11 +61,8 @@ def _table(p): return class_influence(p, missing='mask').values
 # %% ../nbs/54_reliability.ipynb #85cdead8
 def signal_to_noise(p:Predictions) -> float: # may be about 0
     "Variance of the true influences over the squared standard error, over all columns of `class_outputs`."
-    e = dim(p.masks, p.output()[1])
-    noise = np.nanmean(e.stderr**2)
-    if not noise > 0: return 0.
-    spread = np.nanmean((e.values - np.nanmean(e.values, 0))**2)*len(e.values)/max(len(e.values) - 1, 1)
-    return float(spread/noise - 1) # not cut off at 0: means of it stay fair
+    spread, noise = (x.mean() for x in spread_and_noise(dim(p.masks, p.output()[1])))
+    return float(spread/noise - 1) if noise > 0 else 0. # not cut off at 0: means of it stay fair
 
 def _units(p):
     "What is drawn independently: a model, or a pair of models with complementary masks where most are in pairs."
@@ -73,7 +72,7 @@ def _units(p):
 
 def jackknife(p:Predictions, statistic, groups:int=20, seed:int=0) -> tuple: # value, standard error, degrees of freedom
     "A statistic of a fleet, and its standard error from fleets without one group of models each."
-    units = _units(p); G = max(2, min(groups, (units.max() + 1)//4))
+    units = _units(p); G = max(2, min(groups, int(units.max() + 1)//4))
     group = np.random.default_rng(seed).permutation(np.arange(units.max() + 1) % G)[units]
     parts = [statistic(_rows(p, np.flatnonzero(group != g))) for g in range(G)]
     return statistic(p), float(np.sqrt((G - 1)/G*np.sum((np.array(parts) - np.mean(parts))**2))), G - 1
@@ -101,9 +100,8 @@ def _split(p, rng):
 
 def is_orthogonal(masks) -> bool:
     "Are the columns of the masks much less correlated than by chance, as in a Hadamard design?"
-    z = np.asarray(masks, float); z = z[:, z.std(0) > 0]
-    if z.shape[1] < 3: return False
-    return bool(len(z)*(np.corrcoef(z.T)[np.triu_indices(z.shape[1], 1)]**2).mean() < .5)
+    r = column_correlations(masks)
+    return len(r) > 1 and bool(len(masks)*(r**2).mean() < .5)
 
 # %% ../nbs/54_reliability.ipynb #7b9e5de8
 def split_half(p:Predictions,
@@ -154,23 +152,15 @@ class VarianceReport:
 
 def advice(v:VarianceReport) -> str:
     "One sentence on what would help most."
-    if v.noise is None and v.interactions is None:
+    if v.noise is None:
         return (f'The other {1 - v.main:.0%} are interactions or noise: about ten pairs of models with the same subset '
                 '(replicates=10) would tell.')
-    if (v.noise or 0) > .5: return 'Noise dominates: train longer, average the last steps, or use more target images.'
-    if (v.interactions or 0) > .4:
+    if v.noise > .5: return 'Noise dominates: train longer, average the last steps, or use more target images.'
+    if v.interactions > .4:
         return "Interactions dominate: use design='foldover' with method='mixed'; look at groups of similar classes."
     return 'The classes explain most of it: more models sharpen every influence.'
 
 # %% ../nbs/54_reliability.ipynb #83284e6d
-def find_replicates(masks) -> np.ndarray: # (pairs, 2) numbers of models with the same mask
-    "Each model is in at most one pair."
-    first, pairs = {}, []
-    for i, row in enumerate(np.packbits(np.asarray(masks, bool), axis=1)):
-        if row.tobytes() in first: pairs.append((first.pop(row.tobytes()), i))
-        else: first[row.tobytes()] = i
-    return np.array(pairs, int).reshape(-1, 2)
-
 def _main_share(p): return mixed(p.masks, p.output()[1]).about['main_share']
 
 def _pair_share(p):

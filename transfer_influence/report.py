@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TEXTS', 'NOTES', 'TargetFindings', 'find', 'find_all', 'write_influence', 'verdict', 'picture', 'class_pictures',
-           'strongest', 'figures', 'best_target_classes', 'html_table', 'recipe_facts', 'own_facts', 'time_facts',
-           'facts', 'notes', 'trust', 'make_report']
+           'strongest', 'figures', 'best_target_classes', 'html_table', 'alpha_words', 'recipe_facts', 'own_facts',
+           'time_facts', 'facts', 'notes', 'trust', 'make_report']
 
 # %% ../nbs/71_report.ipynb #6d1b9bc8
 from base64 import b64encode
@@ -162,6 +162,12 @@ def html_table(f:TargetFindings, titles:dict) -> str:
     return f'<table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
 
 # %% ../nbs/71_report.ipynb #229fae20
+def alpha_words(d:dict) -> str:
+    "What each model sees; older runs have neither groups nor replicates."
+    units = f"{len(d['groups'])} groups of classes" if d.get('groups') else 'classes'
+    twice = f", {d['replicates']} subsets used twice" if d.get('replicates') else ''
+    return f"{d['alpha']} of the {units} a model, design {d['design']}{twice}"
+
 def recipe_facts(r:dict) -> list: # of (name, value)
     "A recipe in words."
     s, d, t = r['source'], r['design'], r['training']
@@ -169,7 +175,7 @@ def recipe_facts(r:dict) -> list: # of (name, value)
         length = f"{x['epochs']} epochs" if x['epochs'] else f"{x['steps']} steps"
         return f"{length}, batch {x['batch_size']}, peak rate {x['lr']}, weight decay {x['weight_decay']}"
     return [('source', f"{s['name']}, {s['size']} × {s['size']} pixels, {'grey' if s['channels'] == 1 else 'colour'}"),
-            ('alpha', f"{d['alpha']} of the classes a model, design {d['design']}"), ('seed', str(r['run']['seed'])),
+            ('alpha', alpha_words(d)), ('seed', str(r['run']['seed'])),
             ('training', f"{t['net']}, width {t['width']}, {sgd(t)}"),
             *[('transfer', f"{x['name']}: {x['protocol']}, {sgd(x)}") for x in r['targets']]]
 
@@ -177,7 +183,7 @@ def own_facts(own:dict) -> list: # of (name, value)
     "What is known of a run with training of its own."
     return [('training', f"{own['train_fn']}, evaluated by {own['evaluate_fn']}"),
             ('version', own['version'] or 'not given'), ('seed', str(own['seed'])),
-            ('alpha', f"{own['alpha']} of the classes a model, design {own['design']}")]
+            ('alpha', alpha_words(own))]
 
 # %% ../nbs/71_report.ipynb #645f61ca
 def time_facts(store:Store) -> list: # of (name, value)

@@ -15,23 +15,32 @@ import sys
 @contextmanager
 def friendly(command:str):
     "Inside, user errors end the process with one line and exit status 1."
+    code = 0
     try: yield
+    except SystemExit as e: code = e.code or 0
     except KeyboardInterrupt:
         print(f'\n{command}: stopped. Finished models are safe; give the same command again to go on.', file=sys.stderr)
-        sys.exit(130)
-    except Exception as e:
-        from transfer_influence.recipe import UserError
-        full = isinstance(e, OSError) and e.errno == errno.ENOSPC
-        if not isinstance(e, UserError) and not full: raise
-        if full: e = 'no space is left on the disk; free some and give the same command again. Finished models are safe'
-        print(f'{command}: {e}', file=sys.stderr)
-        leave(command, 1)
+        code = 130
+    except Exception as e: code = _one_line(command, e)
+    leave(command, code)
+
+# %% ../nbs/80_session.ipynb #076f3866
+def _one_line(command, e):
+    "Print what a user can mend; anything else is raised again."
+    from transfer_influence.recipe import UserError
+    full = isinstance(e, OSError) and e.errno == errno.ENOSPC
+    if not isinstance(e, UserError) and not full: raise e
+    if full: e = 'no space is left on the disk; free some and give the same command again. Finished models are safe'
+    print(f'{command}: {e}', file=sys.stderr)
+    return 1
 
 def leave(command:str, code:int):
-    "End with an exit status. A command ends at once: at exit, threads of libraries have aborted it."
-    if os.path.basename(sys.argv[0]) == command:
-        sys.stdout.flush(); sys.stderr.flush(); os._exit(code)
-    sys.exit(code)
+    "End with an exit status. A command ends at once: while Python goes down, threads of libraries have aborted it."
+    if os.path.basename(sys.argv[0]) != command: return sys.exit(code) if code else None
+    for stream in (sys.stdout, sys.stderr):
+        try: stream.flush()
+        except OSError: code = code or 1
+    os._exit(code)
 
 def note_warnings():
     "Print warnings as one line each."
@@ -49,13 +58,13 @@ def finish(fleet) -> None:
     for f in found: print(f'\nOn {f.mean.target}:', *verdict(f), sep='\n  ')
     print(f'\nThe page: {page}\nThe influence file: {fleet.out}/influence.npz')
 
-def end_session(fleet, report, command:str, shard=None) -> None:
-    "`finish` what can be finished, name what failed; exit 1 if models of this session are missing."
+def end_session(fleet, report, command:str, shard=None, enough:bool=False) -> None:
+    "`finish` what can be finished, name what failed; exit 1 if models are missing, unless there are `enough`."
     for i, line in list(report.failed.items())[:5]: print(f'{command}: model {i} failed: {line}', file=sys.stderr)
-    if not shard or fleet.complete: finish(fleet)
+    if not shard or fleet.complete or enough: finish(fleet)
     else: print(f'shard {shard}: {report.done} of its {report.wanted} models are done; when all shards are, '
                 f'give ti-report {fleet.out}')
-    if not report.complete:
+    if not report.complete and not enough:
         print(f'{command}: {report.done} of {report.wanted} models are finished; give the same command again '
               'to train the others', file=sys.stderr)
         sys.exit(1)
@@ -71,12 +80,12 @@ def run_fleet(recipe, out, command, at_once=4, until=None, **options):
     stop = stop_rule(fleet, until) if until else None
     if stop and stop.reached: print(f'{command}: the reliability of {until} is reached already'); return finish(fleet)
     report = fleet.run(stop=stop, **options)
-    if stop and not stop.reached: print(f'{command}: the reliability of {until} was not reached; more --models may; '
-                                        f'ti-plan {out} says how many')
-    if not (stop and stop.reached): return end_session(fleet, report, command, options.get('shard'))
-    note_reached(fleet, until)
-    print(f'{command}: the reliability of {until} is reached; {len(fleet.missing())} models were not needed')
-    finish(fleet)
+    enough = bool(stop and stop.reached)
+    if enough: note_reached(fleet, until)
+    if until: print(f'{command}: the reliability of {until} is reached; {len(fleet.missing())} models were not needed'
+                    if enough else f'{command}: the reliability of {until} was not reached; more --models may do; '
+                                   f'ti-plan {out} says how many')
+    end_session(fleet, report, command, options.get('shard'), enough)
 
 # %% ../nbs/80_session.ipynb #84b85b3c
 def stop_rule(fleet, until):

@@ -52,14 +52,12 @@ def surrogate_scores(recipe:Recipe, target:str=None, device='cpu',
                     ) -> dict:   # {'label', 'feature': (K, target classes)}
     "Label mapping and feature mapping of one model trained on the whole source of a recipe."
     from transfer_influence.pipeline import load_workbench, train_source
-    import torch
+    from transfer_influence.transfer import in_pieces
     bench = bench or load_workbench(recipe, device=device, loop='resident')
     data = bench.targets[target or recipe.targets[0].name]
     net, _ = train_source(bench, np.ones(len(bench.class_names), bool), 0)
     net.eval()
-    with torch.no_grad():
-        source, here = (torch.cat([net.body(part) for part in x.split(1024)]) for x in (bench.x, data.x_train))
-        scores = net.head(here)
-    y = data.y_train.cpu().numpy()
-    source, here, scores = (t.float().cpu().numpy() for t in (source, here, scores))
+    source, here = (in_pieces(net.body, x) for x in (bench.x, data.x_train))
+    y, scores = data.y_train.cpu().numpy(), in_pieces(net.head, here)
+    source, here, scores = (t.cpu().numpy() for t in (source, here, scores))
     return dict(label=label_mapping(scores, y), feature=feature_mapping(source, bench.labels, here, y))
