@@ -1,5 +1,6 @@
 """Real models: the demo's fleet, 2,100 models. Estimates from the first ones are held against the plain difference in
-means of the last 1,400; what those miss of the truth by chance is taken off. Needs a run: ti-demo --out RUN --models 2100."""
+means of the last 1,400; what those miss of the truth by chance is taken off.
+Needs a run: ti-demo --out RUN --models 2100, and TI_DEMO_RUN=RUN."""
 from common import np # first: it sets the number of threads
 
 import os

@@ -1,6 +1,6 @@
 """Source training on one GPU: the airbench net on half the classes of 50,000 colour images of 32 × 32 pixels, 8 epochs
-with flips and shifts, bfloat16. One model at a time with fastai, then several side by side. Without a GPU the same code runs
-on a hundredth of the work: a look at whether it works, not a measurement."""
+with flips and shifts, bfloat16. One model at a time with fastai, then several side by side. Without a GPU the same code
+runs on a hundredth of the work: a look at whether it works, not a measurement."""
 from common import check, flop_count, interleaved, medians, np, seconds, time, torch # first: it sets the threads
 
 from transfer_influence.data import ImageSet

@@ -52,8 +52,8 @@ def as_markdown(result:dict) -> str:
 def write_summary(folder:Path, out:Path):
     "RESULTS.md, from the JSON files of whole runs."
     results = [json.loads(f.read_text('utf-8')) for f in sorted(folder.glob('B*.json'))]
-    head = ('# What was measured where\n\nMade by `python benchmarks/run.py --summary` from `results/benchmarks/*.json`; '
-            'those files hold every single time. Seconds are CPU-seconds on one thread, medians of runs in turn, '
+    head = ('# What was measured where\n\nMade by `python benchmarks/run.py --summary` from '
+            '`results/benchmarks/*.json`; those files hold every single time. Seconds are CPU-seconds on one thread, medians of runs in turn, '
             'unless a line says otherwise.\n')
     out.write_text('\n'.join([head, *(as_markdown(r) for r in results if not r['quick'])]), 'utf-8')
 

@@ -256,7 +256,8 @@ def design_report(masks:Masks) -> DesignReport:
     return DesignReport(masks, float(m*(r**2).mean()), float(abs(r).max()), len(find_pairs(z)), len(find_replicates(z)))
 
 # %% ../nbs/21_design.ipynb #e3e33085
-def sizes_vary(masks) -> bool:
+def sizes_vary(masks, # (m, K) bool
+              ) -> bool:
     "Do the sizes of subsets have at least an eighth of the variance that coin tosses give? Near-halves have not."
     z = np.asarray(masks, bool); p = z.mean()
     return bool(z.sum(1).var() > .12*z.shape[1]*p*(1 - p))

@@ -24,7 +24,8 @@ class Estimate:
     about:dict = field(default_factory=dict) # what a fit found, such as its penalty
 
 # %% ../nbs/50_estimators.ipynb #68e118ed
-def check_counts(n_in, m:int, class_names, missing:str, all_equal:bool=False) -> np.ndarray: # their numbers
+def check_counts(n_in, # (K,) in how many models each class is
+                 m:int, class_names, missing:str, all_equal:bool=False) -> np.ndarray: # their numbers
     "The classes that are in, or out of, fewer than two of m models; error for them unless they are to be masked."
     need(missing in ('error', 'mask'), f"missing must be 'error' or 'mask', not {missing!r}")
     need(m >= 2, f'influence needs at least 2 models, not {m}')
@@ -37,7 +38,8 @@ def check_counts(n_in, m:int, class_names, missing:str, all_equal:bool=False) ->
                          f'and 2 must not: {mend}')
     return bad
 
-def check_groups(z, class_names, missing) -> np.ndarray:
+def check_groups(z, # (m, K) whole numbers
+                 class_names, missing:str) -> np.ndarray: # numbers of classes
     "`check_counts` of masks; always an error where all of them are equal."
     return check_counts(z.sum(0), len(z), class_names, missing, all_equal=not (z != z[0]).any())
 
@@ -79,7 +81,7 @@ def _band(meter, c):
         return mean1 - mean0, np.sqrt(e1 + e0), np.where(e1 + e0 == 0, meter.m - 2., dof)
 
 def meter_estimate(meter:Meter, bad=(), band:int=1024) -> Estimate:
-    "What a meter has found; NaN for the classes `bad`."
+    "What a meter has found, (K, n); NaN for the classes `bad`. `band`: columns at a time."
     K, n = meter.s.shape
     found = np.empty((3, K, n))
     for c in range(0, n, band):
@@ -107,7 +109,7 @@ def difference_in_means(masks:np.ndarray,   # (m, K) bool
 def interval(e:Estimate,
              level:float=.95, # share of such intervals that hold the truth
             ) -> tuple:       # (K, n) lower and upper ends
-    "Confidence intervals from Student's t."
+    "Confidence intervals from Student's t, in units of the output. Raises `InputError` for a level outside (0, 1)."
     need(0 < level < 1, f'level must lie between 0 and 1, not {level}')
     half = stdtrit(np.minimum(e.dof, 1e9), .5 + level/2)*e.stderr
     return e.values - half, e.values + half
@@ -146,7 +148,7 @@ def spread_and_noise(e:Estimate) -> tuple: # (n,) each
     return np.nansum((e.values - mean)**2, 0)/np.maximum(K - 1, 1), noise
 
 def shrink(e:Estimate) -> Estimate:
-    "Empirical-Bayes shrinkage, column by column, relative to the average class; errors are posterior deviations."
+    "Empirical-Bayes shrinkage towards the average class (Morris 1983), by column; errors are posterior deviations."
     K, (spread, v) = np.maximum(np.isfinite(e.values).sum(0), 1), spread_and_noise(e)
     B = np.maximum(K - 3, 0)/np.maximum(K - 1, 1)*np.minimum(v/np.maximum(spread, 1e-300), 1)
     off = e.values - np.nansum(e.values, 0)/K

@@ -44,7 +44,7 @@ def _how(n):
 
 # %% ../nbs/20_hadamard.ipynb #fee3a268
 def hadamard_order(at_least:int) -> int:
-    "The smallest order from `at_least` on that the constructions reach."
+    "The smallest order from `at_least` on that the constructions reach. Raises `InputError` below 1."
     need(at_least >= 1, f'a Hadamard matrix has at least one row, not {at_least}')
     n = at_least
     while not _how(n): n += 1

@@ -69,7 +69,7 @@ def read_arrays_folder(folder,           # with margins.npy, or others of `THEIR
                        class_names=None, # K names
                        labels=None,      # (n,) class of each target image
                       ) -> Predictions:
-    "A folder of `.npy` files. Models that are not marked as completed are left out."
+    "A folder of `.npy` files. Models not marked as completed are left out. Raises `InputError` for other files."
     folder = Path(folder)
     need(folder.is_dir(), f'no folder at {folder}')
     arrays = {f.stem: _npy(f) for f in sorted(folder.glob('*.npy'))}

@@ -170,13 +170,13 @@ def _over_columns(result, groups, names):
 def mean_influence(result:InfluenceResult,
                    part:str=None, # 'select' or 'report'; empty: all columns
                   ) -> InfluenceResult: # one column
-    "Influence on the mean output over the target's images, or over those of one part."
+    "Influence (K, 1) on the mean output over the target's images, or a part of them. Raises `InputError` without any."
     chosen = slice(None) if part is None else _predictions_of(result).split == part
     need(part is None or chosen.any(), f"no image belongs to the part '{part}'; use select or report")
     return _over_columns(result, [chosen], [f'all of {result.target}'])
 
 def influence_by_class(result:InfluenceResult) -> InfluenceResult: # a column for each target class
-    "Influence on the mean output over the images of each target class."
+    "Influence (K, target classes) on the mean output over the images of each target class."
     p = _predictions_of(result)
     present = np.unique(p.labels)
     return _over_columns(result, [p.labels == c for c in present], [p.target_class_names[c] for c in present])
@@ -277,7 +277,7 @@ def save_influence(result:InfluenceResult,
 
 # %% ../nbs/52_influence.ipynb #da29f9e6
 def load_influence(path) -> InfluenceResult:
-    "Read an influence file. Averages other than the stored one need the predictions."
+    "Read an influence file. Averages need the predictions. Raises `InputError` for other files."
     need(Path(path).is_file(), f'no file at {path}; make one with ti-influence')
     try:
         with np.load(path, allow_pickle=False) as z: a = {k: z[k] for k in z.files}

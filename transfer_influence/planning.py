@@ -87,7 +87,8 @@ def until_reliability(reliability:float, # wanted
                       read,              # gives the `Predictions` of the models that are done
                       every:int=25,      # models between two looks
                      ):                  # a function for `Fleet.run(stop=…)`
-    "A stop rule. The table is looked at again and again: expect to end a little early rather than late."
+    """A stop rule. The table is looked at again and again: expect to end a little early rather than late.
+    Raises `InputError` for a reliability outside (0, 1)."""
     need(0 < reliability < 1, f'reliability must lie between 0 and 1, not {reliability}')
     def stop(done):
         if done % every: return False

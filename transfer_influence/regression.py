@@ -16,8 +16,10 @@ from .estimators import Estimate, check_groups, difference_in_means, shrink
 from .recipe import nearest, need
 
 # %% ../nbs/51_regression.ipynb #200fd574
-def size_slope(masks, outputs) -> tuple: # (n,) change of the output for one more class, (n,) standard errors
-    "Regression of the outputs on the size of the subsets."
+def size_slope(masks,   # (m, K) bool
+               outputs, # (m, n)
+              ) -> tuple: # (n,) change of the output for one more class, (n,) standard errors
+    "Regression of the outputs on the size of the subsets. Raises `InputError` where sizes (hardly) differ."
     size = np.asarray(masks).sum(1, dtype=np.float64); d = size - size.mean()
     need(sizes_vary(np.asarray(masks)), "all subsets have one size, so influence has no absolute sign; draw masks with "
                                          "design='varied' or 'bernoulli'")
@@ -135,12 +137,14 @@ def _checked(masks, outputs):
     return z, y
 
 # %% ../nbs/51_regression.ipynb #bce4c672
-def ridge(masks, outputs,
+def ridge(masks,   # (m, K) bool
+          outputs, # (m, n)
           choose:str='reml', # how the penalty is found: reml, or loo for the smallest leave-one-out error
           prior=None,        # (K,) or (K, n): a guess of the influences, on any scale; dropped if it does not help
          ) -> Estimate:      # errors are posterior deviations
     """Ridge regression with an empirical-Bayes penalty, one for all targets (Robinson 1991, on best linear unbiased
-    prediction; Patterson and Thompson 1971, on REML). Influence is relative to the average class."""
+    prediction; Patterson and Thompson 1971, on REML). Influence (K, n) is in units of the output, relative to the
+    average class. Raises `InputError` for equal masks, a prior that does not fit, another `choose`."""
     z, y = _checked(masks, outputs)
     need(choose in ('reml', 'loo'), f"choose must be 'reml' or 'loo', not {choose!r}")
     x = z - z.mean(0)
@@ -201,7 +205,7 @@ def _weighted(x, y, f, n_pairs, beta):
 # %% ../nbs/51_regression.ipynb #005dd3c5
 def mixed(masks, outputs) -> Estimate:
     """Ridge regression with an effect of each complementary pair of models; both variances by REML pooled over targets.
-    Without pairs it is `ridge`. Errors are posterior deviations."""
+    Without pairs it is `ridge`. Values and posterior deviations are (K, n). Raises `InputError` for equal masks."""
     z, y = _checked(masks, outputs)
     pairs = find_pairs(z); single = np.setdiff1d(np.arange(len(z)), pairs)
     if len(pairs) < 2: return ridge(z, y)
@@ -218,10 +222,12 @@ def mixed(masks, outputs) -> Estimate:
     return Estimate(values, stderr, np.full_like(values, np.inf), about)
 
 # %% ../nbs/51_regression.ipynb #e07237a0
-def lasso(masks, outputs,
+def lasso(masks,   # (m, K) bool
+          outputs, # (m, n)
           folds:int=5, # of the cross-validation over models
          ) -> Estimate: # its errors are NaN
-    "Lasso (Tibshirani 1996; with these masks the datamodels of Ilyas et al. 2022), by scikit-learn's `LassoCV`."
+    """Lasso (Tibshirani 1996; with these masks the datamodels of Ilyas et al. 2022), by scikit-learn's `LassoCV`.
+    Raises `InputError` for equal masks and fewer than twice as many models as folds."""
     from sklearn.linear_model import LassoCV
     z, y = _checked(masks, outputs)
     need(len(z) >= 2*folds, f'cross-validation in {folds} folds needs at least {2*folds} models, not {len(z)}')
@@ -246,7 +252,7 @@ def _paired_errors(e, y, pairs):
     return replace(e, stderr=np.sqrt(variance), dof=np.full_like(e.dof, h - 1))
 
 def dim_shrunk(masks, outputs) -> Estimate:
-    "`dim`, shrunken."
+    "`dim` (K, n), shrunken by `shrink`."
     return shrink(dim(masks, outputs))
 
 METHODS = dict(dim=dim, dim_shrunk=dim_shrunk, ridge=ridge, mixed=mixed, lasso=lasso)

@@ -10,8 +10,10 @@ __all__ = ['LARGEST_COPY', 'StoreError', 'is_remote', 'storing', 'Store', 'is_ru
 # %% ../nbs/41_store.ipynb #35c8fdbf
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from io import BytesIO
 from pathlib import Path
+import atexit
 import json
 import os
 import platform
@@ -94,7 +96,11 @@ class Store:
         "Read a file. Raises `FileNotFoundError` if there is none."
         with storing(self.root, 'read'): return bytes(obstore.get(self.files, path).bytes())
 
-# %% ../nbs/41_store.ipynb #da73a2c9
+# %% ../nbs/41_store.ipynb #fa8ddd94
+@cache
+def _settle_at_exit(): atexit.register(time.sleep, .1)
+
+# %% ../nbs/41_store.ipynb #56f0c7eb
 @patch
 def put(self:Store, path:str, value:dict, create:bool=True) -> bool:
     "Write a JSON file; by default only if it is not there yet."
@@ -111,6 +117,7 @@ def get(self:Store, path:str) -> dict:
 @patch
 def group(self:Store, mode='r+', path='data.zarr'):
     "A zarr group; by default the one with the arrays of the run."
+    _settle_at_exit()
     with storing(self.root):
         try: return zarr.open_group(ObjectStore(self.files), path=path, mode=mode)
         except zarr.errors.ContainsGroupError: # another session has made it in this instant
