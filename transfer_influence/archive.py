@@ -124,6 +124,14 @@ def read_blocks(store:Store,
                                else read_rows(store, target, part, n, added)[:, names.index(output)])
 
 # %% ../nbs/42_archive.ipynb #b0b3cb3b
+def _unit_names(head, g):
+    "A name for each column of the masks: of a class, or of a single example with its class."
+    if head.get('units') != 'examples': return head['class_names']
+    n, known = g['subset'].shape[1], 'source' in head['targets']
+    labels = g['target/source/label'][:] if known else [None]*n
+    return [f"{head['class_names'][c]} #{i}" if known else f'example {i}' for i, c in enumerate(labels)]
+
+# %% ../nbs/42_archive.ipynb #8092349c
 def _outputs(store, target, about, models, n):
     names, path = about.get('outputs', OUTPUTS), _copy_path(store, target, about)
     if store.exists(f'{path}/done.json'):
@@ -146,7 +154,7 @@ def read_predictions(store:Store,
     t = g[f'target/{target}']
     label, select = t['label'][:], t['select'][:]
     outputs = _outputs(store, target, about, done, len(label))
-    p = from_arrays(g['subset'][:][done], outputs, head['class_names'], label, about['class_names'],
+    p = from_arrays(g['subset'][:][done], outputs, _unit_names(head, g), label, about['class_names'],
                     np.where(select, 'select', 'report'), target)
     return by_group(p, head['groups']) if head.get('groups') else p
 

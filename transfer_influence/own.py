@@ -68,8 +68,10 @@ class OwnTraining:
 def make_subset(own:OwnTraining, mask:np.ndarray, i:int) -> Subset:
     "What model `i` may see."
     if own.source is None: return Subset(i, mask, own.class_names)
-    seen = mask[own.source.labels]
-    return Subset(i, mask, own.class_names, own.source.images[seen], own.source.labels[seen])
+    seen = mask if own.design.units == 'examples' else mask[own.source.labels]
+    labels = own.source.labels[seen]
+    present = np.isin(np.arange(len(own.class_names)), labels) if own.design.units == 'examples' else mask
+    return Subset(i, present, own.class_names, own.source.images[seen], labels)
 
 def _record(name, target, scores):
     scores = np.asarray(scores.detach().cpu() if hasattr(scores, 'detach') else scores, np.float64)
@@ -96,9 +98,11 @@ def train_own(own:OwnTraining,
               mask:np.ndarray, # (K,) bool
               i:int,           # the model's number
               device:str='cpu',
+              number:int=None, # what its seed derives from; empty: `i`
              ) -> dict:        # {target: (outputs, n) float32}
-    "Train and evaluate one model by the user's functions, with a seed that depends on the run's seed and `i` alone."
-    model = own.train_fn(make_subset(own, mask, i), int_seed(own.run.seed, i, 'init'), device)
+    "Train and evaluate one model by the user's functions, with a seed that depends on the run's seed and `number` alone."
+    number = i if number is None else number
+    model = own.train_fn(make_subset(own, mask, i), int_seed(own.run.seed, number, 'init'), device)
     rows = own_rows(own, own.evaluate_fn(model))
     for t, r in rows.items():
         if not np.isfinite(r).all(): raise FloatingPointError(f"model {i}: outputs on '{t}' are not finite")

@@ -20,7 +20,7 @@ from .recipe import Recipe
 from .resident import Together, fit_resident, in_groups
 from .schedule import make_plan
 from .sources import load_source, load_target
-from .transfer import target_data, transfer
+from .transfer import in_pieces, target_data, transfer
 
 # %% ../nbs/36_pipeline.ipynb #7ae90b4b
 @dataclass(frozen=True, eq=False)
@@ -72,14 +72,15 @@ def load_workbench(recipe:Recipe,
 
 # %% ../nbs/36_pipeline.ipynb #03347004
 def new_model(bench:Workbench,
-              mask:np.ndarray, # (K,) bool: the classes the model sees
-              i:int,           # the model's number
+              mask:np.ndarray, # (K,) bool: the classes the model sees; where examples are the units, (N,)
+              i:int,           # the number its seeds derive from
              ) -> tuple:       # a net with fresh weights, the plan of its training
     "What model `i` starts from."
     spec, source, seed = bench.recipe.training, bench.recipe.source, bench.recipe.run.seed
     net = build_net(spec.net, len(bench.class_names), source.size, source.channels, spec.width,
                     int_seed(seed, i, 'init'))
-    return net, make_plan(spec, np.flatnonzero(mask[bench.labels]), rng_for(seed, i, 'order'), source.size,
+    seen = mask if bench.recipe.design.units == 'examples' else mask[bench.labels]
+    return net, make_plan(spec, np.flatnonzero(seen), rng_for(seed, i, 'order'), source.size,
                           rng_for(seed, i, 'augment'))
 
 def train_source(bench:Workbench, mask:np.ndarray, i:int,
@@ -114,35 +115,41 @@ class Trained:
     facts:dict = None      # {fact: number or word}
     error:Exception = None # instead of all the others
 
-def _finish(bench, net, loss, i):
+def _on_source(bench, net):
+    "What the source head says of every source image: those that the model did not see are a fair test of their labels."
+    return record_outputs(in_pieces(net.eval(), bench.x, bench.recipe.training.precision), bench.y)
+
+def _finish(bench, net, loss, i, seed):
     try:
         _check_loss(loss, i, bench.recipe.training)
         rows = transfer_and_record(bench, net, i)
+        if bench.recipe.design.units == 'examples': rows['source'] = _on_source(bench, net)
     except FloatingPointError as e: return Trained(i, error=e)
     facts = dict(loss=loss, loop=bench.loop, device=str(bench.device),
-                 init_seed=int_seed(bench.recipe.run.seed, i, 'init'))
+                 init_seed=int_seed(bench.recipe.run.seed, seed, 'init'))
     return Trained(i, net, rows, facts | {f'correct_{t}': int(r[3].sum()) for t, r in rows.items()})
 
 # %% ../nbs/36_pipeline.ipynb #4e9c75d0
-def _side_by_side(bench, masks, models):
-    nets, plans = zip(*[new_model(bench, masks[i], i) for i in models])
+def _side_by_side(bench, masks, models, seeds):
+    nets, plans = zip(*[new_model(bench, masks[i], seeds.get(i, i)) for i in models])
     losses = bench.together.fit(list(nets), list(plans))
-    return [_finish(bench, n, loss, i) for n, loss, i in zip(nets, losses, models)]
+    return [_finish(bench, n, loss, i, seeds.get(i, i)) for n, loss, i in zip(nets, losses, models)]
 
 def train_models(bench:Workbench,
                  masks,        # (m, K) bool
                  models,       # numbers of the models to train
                  at_once:int=4, # on a GPU: how many side by side; fewer when its memory does not suffice
+                 seeds:dict=None, # {model: the number its seeds derive from}; empty: its own
                 ): # yields `Trained`
     "Train some models, transfer them to every target, record their outputs."
+    models, seeds = list(models), seeds or {}
     if bench.loop != 'together':
-        for i in models: yield _finish(bench, *train_source(bench, masks[i], i), i)
+        for i in models: yield _finish(bench, *train_source(bench, masks[i], seeds.get(i, i)), i, seeds.get(i, i))
         return
-    models = list(models)
     while models:
         size = bench.kept.get('at_once', at_once)
-        done, bench.kept['at_once'] = in_groups(lambda part: _side_by_side(bench, masks, part), models[:size], size,
-                                                bench.together.seats.clear)
+        done, bench.kept['at_once'] = in_groups(lambda part: _side_by_side(bench, masks, part, seeds),
+                                                models[:size], size, bench.together.seats.clear)
         models = models[len(done):]
         yield from done
 

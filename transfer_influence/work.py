@@ -14,6 +14,7 @@ import warnings
 from .archive import run_header
 from .recipe import TargetSpec, from_dict, need
 from .store import Store, commit_path, read_images, read_weights, row_crc, write_model, write_weights
+from .wanted import images_of, wanted
 
 # %% ../nbs/47_work.ipynb #aa7c7acb
 @dataclass(frozen=True)
@@ -41,6 +42,14 @@ def _mask(root, i):
     masks = _masks(root, 0)
     return masks[i] if i < len(masks) else _masks(root, i + 1)[i]
 
+@lru_cache(maxsize=4)
+def _seeds(root, least): return wanted(_store(root)).seeds
+
+def _seed(root, i):
+    "What the seeds of model `i` derive from: its number, or in a child run what was asked for."
+    seeds = _seeds(root, 0)
+    return i if not len(seeds) else int(seeds[i] if i < len(seeds) else _seeds(root, i + 1)[i])
+
 @lru_cache(maxsize=1)
 def _bench(root, device):
     import torch
@@ -48,7 +57,7 @@ def _bench(root, device):
     torch.set_num_threads(1)
     warnings.simplefilter('ignore') # the driver has already said what was left out
     store = _store(root)
-    return load_workbench(from_dict(store.get('fleet.json')['recipe']), partial(read_images, store), device)
+    return load_workbench(from_dict(store.get('fleet.json')['recipe']), partial(read_images, images_of(store)), device)
 
 # %% ../nbs/47_work.ipynb #0d24fcfe
 def _device(task):
@@ -58,8 +67,8 @@ def _device(task):
 
 def _by_recipe(task, models):
     from transfer_influence.pipeline import train_models
-    bench = _bench(task.root, _device(task))
-    for t in train_models(bench, {i: _mask(task.root, i) for i in models}, models, task.at_once):
+    bench, masks = _bench(task.root, _device(task)), {i: _mask(task.root, i) for i in models}
+    for t in train_models(bench, masks, models, task.at_once, {i: _seed(task.root, i) for i in models}):
         weights = {k: v.cpu().numpy() for k, v in t.net.state_dict().items()} if task.keep and t.net else None
         yield t.i, t.rows, t.facts, weights, t.error
 
@@ -69,13 +78,15 @@ def _own(packed, root):
     from dataclasses import replace
     import cloudpickle
     own = cloudpickle.loads(packed) # made by this very session, never read from a file
-    return own if own.source is not None else replace(own, source=read_images(_store(root), 'source'))
+    return own if own.source is not None else replace(own, source=read_images(images_of(_store(root)), 'source'))
 
 def _by_own(task, models):
     from transfer_influence.own import train_own
     own, device = _own(task.own, task.root), _device(task)
     for i in models:
-        try: yield i, train_own(own, _mask(task.root, i), i, device), dict(loop='own', device=device), None, None
+        try:
+            rows = train_own(own, _mask(task.root, i), i, device, _seed(task.root, i))
+            yield i, rows, dict(loop='own', device=device), None, None
         except FloatingPointError as e: yield i, None, None, None, e
 
 # %% ../nbs/47_work.ipynb #106395c6
