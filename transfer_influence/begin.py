@@ -55,6 +55,7 @@ def _masks(of, source, store=None):
     if d.groups: return sample_groups(of.run.models, source.class_names, d.groups, *how)
     return sample_masks(of.run.models, source.class_names, *how)
 
+# %% ../nbs/45_begin.ipynb #be865b55
 def recipe_experiment(recipe:Recipe,
                       store:Store=None, # an older folder of this run: its images are used
                      ) -> Experiment:
@@ -138,12 +139,13 @@ def _open_or_new(out):
 # %% ../nbs/45_begin.ipynb #2015cec6
 def begin_run(of,  # a `Recipe` or an `OwnTraining`
               out, # the run folder, or its address in an object store
+              images:Store=None, # a run whose copies of the images are used for a new one
              ) -> Store:
     """Create a run, or open and extend the one that was made from the same recipe.
     Raises `InputError` if another recipe made it."""
     old = _open_or_new(out)
     if old: check_same(old.get('fleet.json'), of, out)
-    e = experiment(of, old)
+    e = experiment(of, old or images)
     store = old or Store(out)
     store.put('fleet.json', e.head)
     head = store.get('fleet.json')

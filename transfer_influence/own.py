@@ -100,7 +100,8 @@ def train_own(own:OwnTraining,
               device:str='cpu',
               number:int=None, # what its seed derives from; empty: `i`
              ) -> dict:        # {target: (outputs, n) float32}
-    "Train and evaluate one model by the user's functions, with a seed that depends on the run's seed and `number` alone."
+    """Train and evaluate one model by the user's functions, with a seed that depends on the run's seed and `number`
+    alone."""
     number = i if number is None else number
     model = own.train_fn(make_subset(own, mask, i), int_seed(own.run.seed, number, 'init'), device)
     rows = own_rows(own, own.evaluate_fn(model))

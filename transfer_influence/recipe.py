@@ -150,7 +150,8 @@ class DesignSpec:
         _check_range(self, 'replicates', 0, 1e6, whole=True)
         _check_choice(self, 'units', UNITS)
         plain = self.design == 'exact' and not self.replicates and not self.groups
-        need(self.units == 'classes' or plain, "units = 'examples' goes with design = 'exact', no groups and no replicates")
+        need(self.units == 'classes' or plain, "units = 'examples' goes with design = 'exact', no groups and no "
+             "replicates")
         need(isinstance(self.groups, dict), "design.groups must be a table: a group's name = a list of classes")
         object.__setattr__(self, 'groups', {str(g): list(map(str, c)) for g, c in self.groups.items()})
 

@@ -30,14 +30,16 @@ def wanted(store:Store) -> Wanted:
     "All that a child run was asked for; nothing in any other run."
     parts = [store.get(p) for p in sorted(store.paths('wanted'))]
     if not parts: return Wanted(np.zeros((0, 0), bool), np.zeros(0, np.int64))
-    rows = [np.unpackbits(np.frombuffer(bytes.fromhex(h), np.uint8), count=p['width']) for p in parts for h in p['masks']]
+    rows = [np.unpackbits(np.frombuffer(bytes.fromhex(h), np.uint8), count=p['width']) for p in parts
+            for h in p['masks']]
     return Wanted(np.array(rows, bool), np.array([s for p in parts for s in p['seeds']], np.int64))
 
 def want(store:Store,
          masks,  # (q, K) bool
          seeds,  # (q,) whole numbers
         ) -> np.ndarray: # (q,) numbers of their models
-    "Ask for models. Those that were asked for before keep their numbers. Raises `InputError` for shapes that do not fit."
+    """Ask for models. Those that were asked for before keep their numbers. Raises `InputError` for shapes that do
+    not fit."""
     masks, seeds = np.asarray(masks, bool), np.asarray(seeds, np.int64)
     need(masks.ndim == 2 and seeds.shape == (len(masks),), f'{masks.shape} masks need as many seeds, not {seeds.shape}')
     keys = [_key(m, s) for m, s in zip(masks, seeds)]
