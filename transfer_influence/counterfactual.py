@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['check_parts', 'influence_order', 'check_order', 'save_class_list', 'read_class_list', 'check_keep',
-           'surrogate_orders', 'check_ks', 'usual_ks', 'arm_masks', 'curve_cost', 'usual_orders', 'plan_curve',
-           'removal_curve', 'prune_classes']
+           'surrogate_orders', 'check_ks', 'usual_ks', 'arm_masks', 'plan_cost', 'in_rows', 'usual_orders',
+           'plan_curve', 'removal_curve', 'prune_classes']
 
 # %% ../nbs/62_counterfactual.ipynb #7185370a
 from pathlib import Path
@@ -17,7 +17,7 @@ from .curve import PARTS, Curve, best_k, load_curves, save_curve
 from .influence import class_influence, mean_influence
 from .predictions import Predictions
 from .recipe import from_dict, nearest, need
-from .retrain import Retrained, retrain, units_of
+from .retrain import Retrained, retrain, units_of, untrained
 from .store import Store, committed, open_run, read_images
 
 # %% ../nbs/62_counterfactual.ipynb #98df6134
@@ -111,10 +111,18 @@ def arm_masks(order, ks, class_names, replicates:int, seed:int=0) -> np.ndarray:
     return np.array([[_without(o[:k], class_names) for o in orders] for k in ks])
 
 # %% ../nbs/62_counterfactual.ipynb #f31a3a31
-def curve_cost(run,
-               masks,     # (q, units) what will be trained
-              ) -> float: # CPU-seconds (on a GPU: seconds), from the times of the fleet's own models
-    "An estimate from the run's records; 0 where there are none."
+def plan_cost(run, plan:dict) -> tuple: # models that are still to train, seconds of one worker
+    "What a curve's plan will take."
+    masks, seeds = in_rows(plan)
+    new = untrained(run, masks, seeds)
+    return int(new.sum()), _seconds(run, masks[new]) if new.any() else 0.
+
+def in_rows(plan:dict) -> tuple: # (q, units) masks, (q,) seed numbers
+    "A plan as `retrain` takes it: replicate r of all arms has seed number r."
+    return np.concatenate(list(plan.values())), np.concatenate([np.arange(len(m)) for m in plan.values()])
+
+def _seconds(run, masks):
+    "From the run's records; 0 where there are none."
     store = open_run(run); done = committed(store)[:200]
     if not done: return 0.
     seconds = np.median([read_commit(store, i).get('seconds', 0.) for i in done])
@@ -187,8 +195,7 @@ def removal_curve(run,                # a run folder
     p = read_predictions(store, target); check_parts(p)
     orders = usual_orders(run, target, **how) if orders is None else orders
     plan = plan_curve(run, orders, ks, replicates, target, keep, picked)
-    found = retrain(run, np.concatenate(list(plan.values())), np.concatenate([np.arange(len(m))
-                                                                              for m in plan.values()]), **options)
+    found = retrain(run, *in_rows(plan), **options)
     about = dict(models=p.n_models, output=p.output(how['output'])[0], method=how['method'], device=found.device(),
                  seed=_seed_of(store.get('fleet.json')))
     curve = _curve_of(found, plan, target, p.split == 'select', class_names=p.class_names, about=about,

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Projection', 'project_labels', 'source_images', 'target_images', 'Subpopulation', 'subpopulations', 'Confirmed',
-           'Failure', 'failure_words', 'find_failures', 'explain_failures']
+           'Failure', 'failure_words', 'find_failures', 'explain_failures', 'save_failures', 'load_failures']
 
 # %% ../nbs/63_explore.ipynb #d8c25260
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from .predictions import Predictions
 from .recipe import SourceSpec, TargetSpec, nearest, need
 from .retrain import retrain, units_of
 from .sources import load_source, load_target
-from .store import open_run, read_images
+from .store import Store, open_run, read_images
 from .wanted import images_of
 
 # %% ../nbs/63_explore.ipynb #a00e645d
@@ -60,9 +60,9 @@ def project_labels(influence:InfluenceResult, # a column for each target image
     Raises `InputError` for unknown classes."""
     names = influence.class_names
     need(source_class in names, f"no source class '{source_class}'{nearest(source_class, names)}")
-    need(within is None or influence.predictions is not None, 'a target class needs the predictions; use '
-         'class_influence on the run')
-    p, v = influence.predictions, influence.values[names.index(source_class)]
+    p, v = influence.predictions or influence, influence.values[names.index(source_class)]
+    need(within is None or p.labels is not None,
+         'the influence file does not say which class an image has; use class_influence on the run')
     columns = np.arange(len(v)) if within is None else np.flatnonzero(p.labels == _class_number(p, within))
     need(1 <= k <= len(columns), f'k must be from 1 to {len(columns)} images, not {k}')
     need(np.isfinite(v).all(), f"the class '{source_class}' has no estimate: too few models have it, or lack it")
@@ -254,7 +254,10 @@ def explain_failures(run,
     store = open_run(run); target, _ = find_target(run_header(store), target)
     p = read_predictions(store, target)
     found = find_failures(p, k, output=output, method=method, **own)
-    return _confirm(run, p, found, replicates, options) if confirm and found else found
+    if not confirm or not found: return found
+    found = _confirm(run, p, found, replicates, options)
+    save_failures(run, target, found)
+    return found
 
 def _confirm(run, p, found, replicates, options):
     units = units_of(open_run(run).get('fleet.json'))
@@ -263,3 +266,20 @@ def _confirm(run, p, found, replicates, options):
     y = retrain(run, masks, np.tile(np.arange(replicates), len(removed)), **options).outputs(p.target)
     part = lambda a: {o: x[a*replicates:(a + 1)*replicates] for o, x in y.items()}
     return [_confirmed(f, p.target_class_names, part(0), part(a)) for a, f in enumerate(found, 1)]
+
+# %% ../nbs/63_explore.ipynb #8dffb774
+def save_failures(run, target:str, found:list) -> None:
+    "Keep confirmed failures in the child run."
+    child = Store(f'{open_run(run).root}/curves')
+    old = child.get('failures.json') if child.exists('failures.json') else {}
+    child.put('failures.json', old | {target: [asdict(f) for f in found]}, create=False)
+
+def _failure_of(d):
+    c = d['confirmed'] and Confirmed(**d['confirmed'] | dict(right=tuple(d['confirmed']['right'])))
+    return Failure(**d | dict(suspects=[Ranked(**r) for r in d['suspects']], models=tuple(d['models']), confirmed=c))
+
+def load_failures(run) -> dict: # {target: list of `Failure`}
+    "The confirmed failures of a run; none if there are none."
+    store = open_run(run)
+    if not store.exists('curves/failures.json'): return {}
+    return {t: [_failure_of(d) for d in ds] for t, ds in store.get('curves/failures.json').items()}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['examples_root', 'open_examples', 'train_examples', 'Examples', 'read_examples', 'mean_effects', 'effects_on',
-           'Issues', 'find_mislabeled', 'find_misleading', 'pair_effects', 'find_leakage', 'auc']
+           'Issues', 'find_mislabeled', 'find_misleading', 'pair_effects', 'find_leakage', 'moved_images', 'auc']
 
 # %% ../nbs/65_finders.ipynb #4b3decf1
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from .fleet import Fleet, Report
 from .predictions import Predictions
 from .progress import say_time
 from .recipe import DesignSpec, InputError, RunSpec, from_dict, need
-from .similar import Similarity, image_features, similarity
+from .similar import Similarity, similar_images
 from .store import Store, committed, is_remote, is_run, open_run, read_images, write_images
 
 # %% ../nbs/65_finders.ipynb #2682eca8
@@ -189,7 +189,7 @@ def find_leakage(run, target:str=None, output:str=None,
     alike
     than different images of the target usually are. Raises `InputError` where there is no example-level run."""
     e = run if isinstance(run, Examples) else read_examples(run, target)
-    s = alike or similarity(image_features(e.store.root, e.predictions.target))
+    s = alike or similar_images(e.store.root, e.predictions.target)
     order = np.argsort(-s.score, kind='stable')[:k]
     effect = pair_effects(e, s.column[order], output, order)
     two = p_values(effect)[:, 0]
@@ -204,6 +204,20 @@ def find_leakage(run, target:str=None, output:str=None,
                   target_image=s.column, target_class=target_class, feature_similarity=s.features,
                   pixel_similarity=s.pixels,
                   **{name: v[at] for name, v in shown.items()})
+
+# %% ../nbs/65_finders.ipynb #ed76aac8
+def moved_images(issues:Issues,
+                 rows:int=6,   # of the table
+                 k:int=5,      # target images for each
+                 output:str=None) -> list: # of (columns, influences, standard errors)
+    "The target images that the first source images of a table move most; for a leak, the one that it is a copy of."
+    found = []
+    for r in issues.rows[:rows]:
+        if issues.kind == 'leakage': found.append(([r['target_image']], [r['influence']], [r['stderr']])); continue
+        e = effects_on(issues.examples, r['example'], output); v = e.values[0]
+        order = np.argsort(v if issues.kind == 'misleading' else -abs(v), kind='stable')[:k]
+        found.append((order.tolist(), v[order].tolist(), e.stderr[0, order].tolist()))
+    return found
 
 # %% ../nbs/65_finders.ipynb #3cca37fe
 def auc(score,      # (N,) high: likelier

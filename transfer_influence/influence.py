@@ -46,6 +46,8 @@ class InfluenceResult:
     zero:str = 'average'            # what an influence of 0 means, a name from `ZEROS`
     options:dict = field(default_factory=dict) # what the method was called with
     about:dict = field(default_factory=dict)   # what the fit found, such as its penalty
+    labels:np.ndarray = None        # (n,) classes of the columns, where it was read from a file
+    target_class_names:tuple = ()   # their names, likewise
 
     @property
     def has_errors(self): return bool(np.isfinite(self.stderr).any())
@@ -286,6 +288,7 @@ def load_influence(path) -> InfluenceResult:
         n = a['influence'].shape[1]
         columns = tuple(map(str, a['columns'])) if 'columns' in a else tuple(f'image {j}' for j in range(n))
         names, zero = tuple(map(str, a['class_names'])), str(a.get('zero', 'average'))
-        return InfluenceResult(*tables, names, columns, int(a['n_models']), *words, zero=zero)
+        own = dict(labels=a.get('labels'), target_class_names=tuple(map(str, a.get('target_class_names', ()))))
+        return InfluenceResult(*tables, names, columns, int(a['n_models']), *words, zero=zero, **own)
     except (ValueError, OSError, KeyError, TypeError, BadZipFile) as e:
         raise InputError(f'{path} is not an influence file ({e}); make one with ti-influence') from None

@@ -38,7 +38,7 @@ def plant_mixed(s:ImageSet,
                 other:ImageSet,   # where the images come from
                 kinds,            # names of its classes that are mixed
                 classes:int=3,    # how many mixed classes
-                each:int=240,     # images in each; they repeat where there are fewer
+                each:int=400,     # images in each; they repeat where there are fewer
                 seed:int=0) -> Planted:
     "Add classes that mix images of `kinds` at random. Raises `InputError` for unknown kinds."
     for k in kinds: need(k in other.class_names, f"no class '{k}' to mix{nearest(k, other.class_names)}")
