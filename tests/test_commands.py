@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 BIN = Path(sys.executable).parent
-COMMANDS = ('ti_demo', 'ti_run', 'ti_recipes', 'ti_influence', 'ti_report')
+COMMANDS = ('ti_demo', 'ti_run', 'ti_recipes', 'ti_influence', 'ti_report', 'ti_curve', 'ti_explore')
 TINY = '''
 [source]
 name = "glyphs"

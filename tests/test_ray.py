@@ -6,6 +6,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from services import ray_cluster, read, wait_for
@@ -13,6 +14,7 @@ from services import ray_cluster, read, wait_for
 from transfer_influence.archive import verify
 from transfer_influence.begin import begin_run
 from transfer_influence.cluster import RayEngine
+from transfer_influence.counterfactual import removal_curve
 from transfer_influence.engine import WorkerDied, run_tasks
 from transfer_influence.fleet import Fleet
 from transfer_influence.recipe import Recipe, RunSpec, SourceSpec, TargetSpec, TrainSpec, to_toml
@@ -91,6 +93,14 @@ def test_poison(cluster):
 
 
 def test_same_bytes(cluster, local, tmp_path): assert fleet(cluster, tmp_path/'run') == chunks(local)
+
+
+def test_curve(cluster, local, tmp_path):
+    "A removal curve on the cluster: the same accuracies as on this machine."
+    for name in ('here', 'there'): copytree(local, tmp_path/name)
+    how = dict(ks=[1, 2], replicates=2, quiet=True)
+    there = removal_curve(tmp_path/'there', engine='ray', address=cluster.address, **how)
+    assert there.accuracy == removal_curve(tmp_path/'here', workers=1, **how).accuracy
 
 
 def test_worker_killed(cluster, local, tmp_path):

@@ -260,3 +260,16 @@ def test_bad_line(monkeypatch, after):
         server.faults = 2
         assert store.get(commit_path(0)) == dict(model=0)
         assert not store.put(commit_path(0), dict(model=0, by='another'))
+
+
+def test_curve_and_examples(server):
+    "Child runs beside a run in an object store: a curve, and single images, as in a folder."
+    from transfer_influence.counterfactual import removal_curve
+    from transfer_influence.curve import load_curves
+    from transfer_influence.finders import find_mislabeled, train_examples
+    out = f'{server.url}/curved'
+    Fleet(RECIPE, out).run(workers=1, quiet=True)
+    curve = removal_curve(out, {'random': None}, [1], 2, workers=1, quiet=True)
+    assert load_curves(out)['digits'].accuracy == curve.accuracy
+    assert train_examples(out, 8, workers=1, quiet=True).complete
+    assert len(find_mislabeled(out)) == 480

@@ -14,6 +14,7 @@ import numpy as np
 
 from .archive import find_target, read_predictions, run_header
 from .data import ImageSet, fingerprint
+from .estimators import Estimate, p_values, q_values
 from .influence import SIGN, ZEROS, InfluenceResult, Ranked, class_influence, kind_of_q, ranked
 from .predictions import Predictions
 from .recipe import SourceSpec, TargetSpec, nearest, need
@@ -31,11 +32,13 @@ class Projection:
     most:np.ndarray      # numbers of the columns with the most positive influence, the largest first
     least:np.ndarray     # with the most negative, the lowest first
     influence:InfluenceResult
+    q:np.ndarray         # (n,) q-values over the images they were picked from; NaN for the others
 
     @property
     def row(self): return self.influence.class_names.index(self.source_class)
     def value(self, j): return float(self.influence.values[self.row, j])
     def stderr(self, j): return float(self.influence.stderr[self.row, j])
+    def sure(self, j): return bool(self.q[j] < .1)
 
     def __repr__(self):
         say = lambda columns: ', '.join(f'{self.influence.columns[j]} ({self.value(j):+.2f} ± {self.stderr(j):.2f})'
@@ -67,7 +70,16 @@ def project_labels(influence:InfluenceResult, # a column for each target image
     need(1 <= k <= len(columns), f'k must be from 1 to {len(columns)} images, not {k}')
     need(np.isfinite(v).all(), f"the class '{source_class}' has no estimate: too few models have it, or lack it")
     order = columns[np.argsort(-v[columns], kind='stable')]
-    return Projection(source_class, within or '', order[:k], order[::-1][:k], influence)
+    return Projection(source_class, within or '', order[:k], order[::-1][:k], influence,
+                      _row_q(influence, source_class, columns))
+
+# %% ../nbs/63_explore.ipynb #7cb8bb64
+def _row_q(influence, source_class, columns):
+    "Benjamini-Hochberg over the images of a row: the extremes of many are large by chance, too."
+    k, q = influence.class_names.index(source_class), np.full(influence.values.shape[1], np.nan)
+    row = Estimate(*(a[[k]][:, columns] for a in (influence.values, influence.stderr, influence.dof)))
+    q[columns] = q_values(p_values(row))[0]
+    return q
 
 # %% ../nbs/63_explore.ipynb #4cc03ba8
 def _same(s, known, what):
@@ -197,9 +209,10 @@ def failure_words(f:Failure) -> list: # of lines
     return lines + [f' {f.confirmed}']*(f.confirmed is not None)
 
 # %% ../nbs/63_explore.ipynb #30462d6c
-def _worst(p, influence, k, below):
-    "Columns that most models get wrong, those with the clearest negative influence first."
+def _worst(p, method, k, below):
+    "Columns that most models get wrong; first those whose being right depends most clearly on a class."
     right = p.outputs['correct'].mean(0)
+    influence = class_influence(p, 'correct', method, missing='mask')
     with np.errstate(divide='ignore', invalid='ignore'): z = np.nan_to_num(influence.values/influence.stderr,
                                                                            posinf=0, neginf=0)
     wrong = np.flatnonzero(right < below)
@@ -226,7 +239,7 @@ def find_failures(p:Predictions,
     need('correct' in p.outputs and 'predicted' in p.outputs, "failures need the recorded outputs 'correct' and "
          "'predicted'")
     influence = class_influence(p, output, method, missing='mask')
-    return [_failure(p, influence, j, suspects) for j in _worst(p, influence, k, below)]
+    return [_failure(p, influence, j, suspects) for j in _worst(p, method, k, below)]
 
 def _sign_test(before, after):
     from scipy.stats import binomtest

@@ -141,13 +141,15 @@ def _opinions(e):
     memory = (margin*z).sum(0)/np.maximum(z.sum(0), 1) - (margin*~z).sum(0)/out
     return (own*~z).sum(0)/out, answers.argmax(0), answers.max(0)/out, memory
 
-def find_mislabeled(run, target:str=None, output:str=None) -> Issues:
-    """Source images whose label the models that did not see them do not share. Flagged where most of them agree on
-    another label. Raises `InputError` where there is no example-level run, or it did not record the source."""
+def find_mislabeled(run, target:str=None, output:str=None,
+                    agreement:float=.8, # share of those models that must agree on another label
+                   ) -> Issues:
+    """Source images whose label the models that did not see them do not share. Flagged where they agree on another
+    one. Raises `InputError` where there is no example-level run, or it did not record the source."""
     e = run if isinstance(run, Examples) else read_examples(run, target)
     need(e.source is not None, 'a run with training of its own records no opinions about its source images')
     score, answer, share, memory = _opinions(e); effect = mean_effects(e, output)
-    flag = (answer != e.labels) & (share > .5)
+    flag = (answer != e.labels) & (share > agreement)
     about = (f'mislabeled_score: mean probability of the given label over those of {len(e.source.masks)} models that '
              f'did not see the '
              'image; low: probably mislabelled')
@@ -209,14 +211,15 @@ def find_leakage(run, target:str=None, output:str=None,
 def moved_images(issues:Issues,
                  rows:int=6,   # of the table
                  k:int=5,      # target images for each
-                 output:str=None) -> list: # of (columns, influences, standard errors)
+                 output:str=None) -> list: # of (columns, influences, standard errors, q < .1 among all images)
     "The target images that the first source images of a table move most; for a leak, the one that it is a copy of."
     found = []
     for r in issues.rows[:rows]:
-        if issues.kind == 'leakage': found.append(([r['target_image']], [r['influence']], [r['stderr']])); continue
+        if issues.kind == 'leakage':
+            found.append(([r['target_image']], [r['influence']], [r['stderr']], [r['q'] < .1])); continue
         e = effects_on(issues.examples, r['example'], output); v = e.values[0]
         order = np.argsort(v if issues.kind == 'misleading' else -abs(v), kind='stable')[:k]
-        found.append((order.tolist(), v[order].tolist(), e.stderr[0, order].tolist()))
+        found.append((order, v[order], e.stderr[0, order], q_values(p_values(e))[0, order] < .1))
     return found
 
 # %% ../nbs/65_finders.ipynb #3cca37fe

@@ -24,7 +24,7 @@ def _show(ax, image, text='', colour='k'):
                                        else .6)
     ax.set_xlabel(plain(text), fontsize=7.5, labelpad=2)
 
-def _colour(value, error): return NEUTRAL if not abs(value) > 2*error else HELPS if value > 0 else HURTS
+def _colour(value, sure): return NEUTRAL if not sure else HELPS if value > 0 else HURTS
 
 def _grid(rows, columns, width=.95, height=1.2, **kwargs):
     return plt.subplots(rows, columns, figsize=(width*columns, height*rows), squeeze=False, layout='constrained',
@@ -50,7 +50,7 @@ def plot_projection(p,            # a `Projection`
     for row, columns in zip(axes, (p.most, p.least)):
         for ax, j in zip(row, columns):
             v, e = p.value(j), p.stderr(j)
-            _show(ax, images[j], _number(v, e), _colour(v, e))
+            _show(ax, images[j], _number(v, e), _colour(v, p.sure(j)))
             if labels is not None: ax.set_title(plain(labels[j]), fontsize=8, pad=2)
     for ax, text, c in zip(axes[:, 0], ('helped most', 'hurt most'), (HELPS, HURTS)): ax.set_ylabel(text, color=c,
                                                                                                     fontsize=9)
@@ -110,20 +110,23 @@ def _caption(kind, r):
                 misleading=lambda: f"#{r['example']} in '{r['source_class']}'\n{_number(r['influence'], r['stderr'])}")
     return said[kind]()
 
+def _issue_row(row, kind, r, moved, source, target):
+    row[0].axis('on'); _show(row[0], source[r['example']], _caption(kind, r), '#444444')
+    for ax, j, v, e, sure in zip(row[1:], *moved): ax.axis('on'); _show(ax, target[j], _number(v, e), _colour(v, sure))
+
 def plot_issues(issues,   # an `Issues` table
                 source,   # (N, h, w[, c]) source images
                 target,   # (n, h, w[, c]) target images
-                moved,    # for each row shown: (columns, influences, standard errors) of target images
+                moved,    # for each row shown: (columns, influences, standard errors, sure or not) of target images
                ):
     """Source images with an issue, and the target images that they move (Figure 7 of Jain et al., 2023). Returns the
     `Figure`."""
-    most = max(len(columns) for columns, _, _ in moved)
-    fig, axes = _grid(len(moved), 1 + most, 1.15, 1.35)
-    for row, r, (columns, values, errors) in zip(axes, issues.rows, moved):
-        for ax in row[1:]: ax.axis('off')
-        _show(row[0], source[r['example']], _caption(issues.kind, r), '#444444')
-        for ax, j, v, e in zip(row[1:], columns, values, errors):
-            ax.axis('on'); _show(ax, target[j], _number(v, e), _colour(v, e))
+    most = max(len(columns) for columns, *_ in moved)
+    wide = 3 if most == 1 else 1 # pairs stand side by side
+    fig, axes = _grid(-(-len(moved)//wide), wide*(1 + most), 1.15, 1.35)
+    for ax in axes.ravel(): ax.axis('off')
+    for row, r, m in zip(axes.reshape(-1, 1 + most), issues.rows, moved): _issue_row(row, issues.kind, r, m, source,
+                                                                                     target)
     axes[0, 0].set_title('source image', fontsize=8)
     axes[0, 1].set_title('target image' + 's that it moves'*(most > 1), fontsize=8, loc='left')
     return fig

@@ -61,7 +61,10 @@ def find(p:Predictions,
     return TargetFindings(p, infl, mean, influence_by_class(infl), half, null_band(p, output), variance, *more)
 
 def find_all(store:Store, output:str=None) -> list: # of `TargetFindings`
-    "`find` for each target of a run."
+    "`find` for each target of a run. Raises `InputError` where models saw single images."
+    need(run_header(store).get('units') != 'examples', f'{store.root} draws single images: ti-explore {store.root} '
+         f'--leaks '
+         '--mislabeled --misleading says what it found; a page needs a run that draws classes')
     return [find(read_predictions(store, t), output) for t in run_header(store)['targets']]
 
 # %% ../nbs/73_report.ipynb #3cac7df6

@@ -39,6 +39,10 @@ def finish(fleet) -> None:
     "Write the influence files and the page of a run, print the verdict."
     from transfer_influence.report import find_all, make_report, verdict, write_influence
     from transfer_influence.store import open_run
+    if open_run(fleet.out).get('fleet.json').get('units') == 'examples':
+        return print(f'\nThe models saw random parts of the source images. What that says about single images: '
+                     f'ti-explore {fleet.out} '
+                     '--leaks --mislabeled --misleading')
     found = find_all(open_run(fleet.out))
     write_influence(fleet.out, found)
     page = make_report(fleet.out, found=found)
