@@ -1,4 +1,5 @@
-"""Do removal curves and finders find what was planted, and nothing where nothing was planted? Real images, real training:
+"""Do removal curves and finders find what was planted, and nothing where nothing was planted? Real images, real
+training:
 printed characters as source, handwritten digits as target; what is hidden is known (notebook 12_planted)."""
 from common import check, np # first: it sets the number of threads
 
@@ -36,12 +37,14 @@ def trained(folder:Path, source, models:int, target=None, **design):
     if target is not None:
         save_images(target, folder/'target.npz')
         targets = (replace(BASE.targets[0], name='npz', path=str(folder/'target.npz')),)
-    r = replace(BASE, source=SourceSpec('npz', path=str(folder/'source.npz')), targets=targets, design=DesignSpec(**design),
+    r = replace(BASE, source=SourceSpec('npz', path=str(folder/'source.npz')), targets=targets,
+                design=DesignSpec(**design),
                 run=RunSpec(models))
     fleet = Fleet(r, folder/'run'); fleet.run(quiet=True)
     return fleet
 
-def said(d) -> dict: return dict(points=100*d.mean, stderr=100*d.stderr, p=d.p, p_welch=d.p_welch, replicates=d.replicates)
+def said(d) -> dict: return dict(points=100*d.mean, stderr=100*d.stderr, p=d.p, p_welch=d.p_welch,
+                                 replicates=d.replicates)
 
 
 # classes
@@ -51,26 +54,39 @@ def harmful(root, models, replicates) -> dict:
     p = plant_mixed(printed(DEMO_LETTERS[:7] + tuple('0123456789')), printed('0123456789'), '0123456789', each=400)
     fleet = trained(root/'harmful', p.images, models, alpha=.75)
     table = class_influence(fleet.predictions()).by_target_class()
-    curve = removal_curve(fleet.out, {'the block': p.classes + tuple(c for c in table.class_names if c not in p.classes),
-                                      'most negative': influence_order(fleet.predictions()), 'random': None}, [3], replicates, quiet=True)
-    return dict(lowest=[r.name for r in table.mean().bottom(5)], among_the_lowest_3={c: sum(r.name in p.classes for r in table.bottom(3, c))
-                for c in table.columns}, order_first_3=list(curve.orders['most negative'][:3]),
-                block=said(against_full(curve, 'the block', 3)), by_order=said(against_full(curve, 'most negative', 3)),
-                against_random=said(against_random(curve, 'most negative', 3)))
+    curve = removal_curve(fleet.out, {'the block': p.classes + tuple(c for c in table.class_names
+                                                                     if c not in p.classes),
+                                      'most negative': influence_order(fleet.predictions()), 'random': None,
+                                      'by margin': influence_order(fleet.predictions(), 'margin'),
+                                      'by being right': influence_order(fleet.predictions(), 'correct')}, [3],
+                          replicates, quiet=True)
+    return dict(lowest=[r.name for r in table.mean().bottom(5)], among_the_lowest_3={c: sum(r.name in p.classes
+                                                                                            for r in table.bottom(3, c))
+                for c in table.columns}, order_first_5=list(curve.orders['most negative'][:5]),
+                by_margin_first_5=list(curve.orders['by margin'][:5]),
+                by_right_first_5=list(curve.orders['by being right'][:5]), by_right=said(against_full(curve, 'by '
+                                                                                                      'being right',
+                                                                                                      3)),
+                block=said(against_full(curve, 'the block', 3)), by_order=said(against_full(curve, 'most negative',
+                                                                                            3)),
+                by_margin=said(against_full(curve, 'by margin', 3)),
+                by_order_against_random=said(against_random(curve, 'most negative', 3)))
 
 def helpful(root, models, replicates) -> dict:
     "The ten true digits among 30 letters."
     own = tuple('0123456789')
     letters = DEMO_LETTERS[:30]
     targets = BASE.targets + (TargetSpec('mnist5k', epochs=8, weight_decay=.05),)
-    fleet = Fleet(replace(BASE, source=replace(BASE.source, classes=letters + own), targets=targets, design=DesignSpec(alpha=.25),
+    fleet = Fleet(replace(BASE, source=replace(BASE.source, classes=letters + own), targets=targets,
+                          design=DesignSpec(alpha=.25),
                           run=RunSpec(models)), root/'helpful')
     fleet.run(quiet=True); ranks = {}
     for t, o in product(('digits', 'mnist5k'), ('probability', 'margin')):
         table = class_influence(fleet.predictions(t), o).by_target_class()
         ranks[f'{t}, {o}'] = [rank_of(table, d, d) for d in own]
     curve = removal_curve(fleet.out, {'the digits': own + letters, 'random': None}, [10], replicates, quiet=True)
-    return dict(ranks=ranks, first={k: r.count(1) for k, r in ranks.items()}, removed=said(against_random(curve, 'the digits', 10)))
+    return dict(ranks=ranks, first={k: r.count(1) for k, r in ranks.items()},
+                removed=said(against_random(curve, 'the digits', 10)))
 
 def hidden(root, models) -> dict:
     "Half of the target's sevens are crossed, and labelled 7 like the others."
@@ -81,32 +97,38 @@ def hidden(root, models) -> dict:
     sevens = np.flatnonzero(p.labels == 7); crossed = target.is_planted[rows][sevens]
     values = infl.values[infl.class_names.index('7 crossed')][sevens]
     first = project_labels(infl, '7 crossed', int(crossed.sum()), within='7').most
-    return dict(auc=auc(values, crossed), sevens=len(sevens), crossed=int(crossed.sum()), among_first=float(target.is_planted[rows][first].mean()))
+    return dict(auc=auc(values, crossed), sevens=len(sevens), crossed=int(crossed.sum()),
+                among_first=float(target.is_planted[rows][first].mean()))
 
 
 # single images
 
 def planted_images():
     "Printed characters with 20 exact and 20 changed copies of evaluation images, and one label in twenty wrong."
-    leaks = plant_leaks(printed('0123456789ABEZSGTP'), handwritten(), split_target(handwritten(), BASE.targets[0].train_share, 0))
-    wrong = plant_mislabeled(leaks.images); labels = wrong.images.labels.copy(); labels[leaks.rows] = leaks.images.labels[leaks.rows]
+    leaks = plant_leaks(printed('0123456789ABEZSGTP'), handwritten(), split_target(handwritten(),
+                                                                                   BASE.targets[0].train_share, 0))
+    wrong = plant_mislabeled(leaks.images)
+    labels = wrong.images.labels.copy(); labels[leaks.rows] = leaks.images.labels[leaks.rows]
     return leaks, np.setdiff1d(wrong.rows, leaks.rows), replace(wrong.images, labels=labels)
 
 def first_models(e, m):
     def cut(p): return replace(p, masks=p.masks[:m], outputs={o: y[:m] for o, y in p.outputs.items()})
     return replace(e, predictions=cut(e.predictions), source=cut(e.source))
 
-def signals(e, truth) -> dict: # AUC of each signal for wrong labels
+def signals(e, truth) -> dict:
+    "AUC of each signal for wrong labels."
     t = find_mislabeled(e).to_dataframe().sort_values('example')
     return dict(opinion=auc(1 - t.mislabeled_score, truth), memorization=auc(t.memorization, truth),
                 negative_influence=auc(-t.influence, truth))
 
 def leak_figures(e, leaks) -> dict:
+    "How many copies are found, and what influence says of them."
     of = dict(zip(leaks.rows, leaks.of)); table = find_leakage(e)
     hits = {r['example'] for r in table.rows[:40] if of.get(r['example']) == r['target_image']}
     share = lambda rows: float(np.mean([i in hits for i in rows]))
     true = np.array([of.get(r['example']) == r['target_image'] for r in table.rows])
-    z = np.array([r['influence']/r['stderr'] for r in table.rows]); effect = np.array([r['influence'] for r in table.rows])
+    z = np.array([r['influence']/r['stderr'] for r in table.rows]); effect = np.array([r['influence']
+                                                                                       for r in table.rows])
     return dict(exact=share(leaks.rows[:20]), changed=share(leaks.rows[20:]), flagged=len(table.flagged),
                 influence_of_leaks=float(effect[true].mean()), influence_of_other_pairs=float(effect[~true].mean()),
                 confirmed=float(np.mean([r['q'] < .1 and r['influence'] > 0 for r, t in zip(table.rows, true) if t])),
@@ -120,6 +142,7 @@ def alone(e, leaks) -> dict:
                 alone_auc=auc(z.max(1), leaks.is_planted))
 
 def single(root, sizes) -> dict:
+    "Leaks, wrong labels and misleading images, by fleets of several sizes."
     leaks, wrong, source = planted_images()
     fleet = trained(root/'single', source, max(sizes), units='examples', alpha=.5)
     e, truth = read_examples(fleet.out), np.isin(np.arange(len(source)), wrong)
@@ -145,6 +168,7 @@ def made_up_images(seed) -> bool:
     return bool((q_values(p) < .1).any())
 
 def made_up_null(seed) -> dict:
+    "A made-up fleet in which no class does anything."
     rng = np.random.default_rng([seed, 31])
     luck = rng.normal(size=(200, 1)) # of a model, on all images
     y = .7*luck + rng.normal(size=(200, 60))
@@ -155,7 +179,8 @@ def real_null(root, seed, models) -> dict:
     r = replace(BASE, design=DesignSpec(alpha=.25), run=RunSpec(models, seed))
     fleet = Fleet(r, root/f'null {seed}'); fleet.run(quiet=True)
     p = fleet.predictions()
-    return findings(replace(p, masks=p.masks[np.random.default_rng([seed, 32]).permutation(models)])) | dict(unshuffled=findings(p))
+    shuffled = np.random.default_rng([seed, 32]).permutation(models)
+    return findings(replace(p, masks=p.masks[shuffled])) | dict(unshuffled=findings(p))
 
 def upper(runs:int, share:float=.1) -> float:
     "The largest share of findings that 95 % of such series stay below, if the true share is `share`."
@@ -163,46 +188,65 @@ def upper(runs:int, share:float=.1) -> float:
     return float(binom.ppf(.95, runs, share)/runs)
 
 def nulls(root, runs, real) -> dict:
+    "Findings where nothing is planted."
     made = [made_up_null(s) for s in range(runs)]
-    return dict(runs=runs, any_image=float(np.mean([made_up_images(s) for s in range(runs)])), any_mean=float(np.mean([x['mean'] > 0 for x in made])), any_by_class=float(np.mean([x['by_class'] > 0 for x in made])),
+    return dict(runs=runs, any_image=float(np.mean([made_up_images(s) for s in range(runs)])),
+                any_mean=float(np.mean([x['mean'] > 0 for x in made])), any_by_class=float(np.mean([x['by_class'] > 0
+                                                                                                    for x in made])),
                 bound=upper(runs), real=[real_null(root, s, 200) for s in range(real)])
 
 
 def run(quick:bool) -> dict:
+    "All plants; `quick` only shows that it works."
     m, reps = (120, 5) if quick else (700, 30)
     with TemporaryDirectory() as d:
         root = Path(d)
-        found = dict(harmful=harmful(root, m, max(reps, 5)), helpful=helpful(root, m, reps), hidden=hidden(root, m//2 if quick else 400),
-                     single=single(root, (50, 200) if quick else (25, 50, 100, 200, 500, 1000, 3000)), nulls=nulls(root, 40 if quick else 200, 1 if quick else 5))
+        found = dict(harmful=harmful(root, m, max(reps, 5)), helpful=helpful(root, m, reps),
+                     hidden=hidden(root, m//2 if quick else 400),
+                     single=single(root, (50, 200) if quick else (25, 50, 100, 200, 500, 1000, 3000)),
+                     nulls=nulls(root, 40 if quick else 200, 1 if quick else 5))
     return found | dict(models=m, replicates=reps, seed=0, checks=checks(found))
 
 def checks(f) -> list:
+    "The bars."
     h, g, s, n = f['harmful'], f['helpful'], f['single'], f['nulls']
     top = max(s['leaks'])
-    return [check('harmful block: of the three most negative classes for the ten digits, in the block', sum(c.startswith('mixed') for c in h['lowest'][:3]), 3),
+    return [check('harmful block: of the three most negative classes for the ten digits, in the block',
+                  sum(c.startswith('mixed') for c in h['lowest'][:3]), 3),
             check('harmful block: gain of removing it, points on the report part', h['block']['points'], 0),
             check('harmful block: p of that gain', h['block']['p'], .01, False),
-            check('harmful block: of the first three of the order, in the block', sum(c.startswith('mixed') for c in h['order_first_3']), 3),
+            check('harmful block: of the first three of the usual order, in the block',
+                  sum(c.startswith('mixed') for c in h['order_first_5'][:3]), 3),
             *(check(f'true digits: first for their own digit ({k})', v, 8) for k, v in g['first'].items()),
             check('true digits: loss against random removal, points', -g['removed']['points'], 0),
             check('true digits: p of that loss', g['removed']['p'], .01, False),
             check('leaks: exact copies in the first 40 rows, with their image', s['leaks'][top]['exact'], .8),
             check('leaks: changed copies in the first 40 rows, with their image', s['leaks'][top]['changed'], .5),
-            check('wrong labels: AUC of the opinion of models that did not see it', s['wrong_labels'][top]['opinion'], .8),
+            check('wrong labels: AUC of the opinion of models that did not see it', s['wrong_labels'][top]['opinion'],
+                  .8),
             check('crossed sevens: AUC of the influence of the printed ones', f['hidden']['auc'], .8),
-            check('nothing planted: share of made-up runs with a finding, mean over the target', n['any_mean'], n['bound'], False),
-            check('nothing planted: share of made-up runs with a finding, target classes', n['any_by_class'], n['bound'], False),
+            check('nothing planted: share of made-up runs with a finding, mean over the target', n['any_mean'],
+                  n['bound'], False),
+            check('nothing planted: share of made-up runs with a finding, target classes', n['any_by_class'],
+                  n['bound'], False),
             check('nothing planted: share of made-up runs with a misleading image', n['any_image'], n['bound'], False)]
 
 def table(r) -> list:
+    "What is printed."
     s = r['single']; top = max(s['leaks'])
     rows = [['what', 'figure'], ['most negative classes with the block', ', '.join(r['harmful']['lowest'])],
+            ['first of the order, by probability, by margin, by being right',
+             '; '.join(', '.join(r['harmful'][k]) for k in ('order_first_5', 'by_margin_first_5', 'by_right_first_5'))],
             ['block among the lowest three, by digit', str(r['harmful']['among_the_lowest_3'])]]
-    rows += [[f'{k}', f"{v['points']:+.2f} ± {v['stderr']:.2f} points, p {v['p']:.2g}, Welch {v['p_welch']:.2g}"] for k, v in r['harmful'].items() if isinstance(v, dict) and 'points' in v]
+    rows += [[f'{k}', f"{v['points']:+.2f} ± {v['stderr']:.2f} points, p {v['p']:.2g}, Welch {v['p_welch']:.2g}"]
+             for k, v in r['harmful'].items() if isinstance(v, dict) and 'points' in v]
     v = r['helpful']['removed']
-    rows += [['ranks of the true digits', str(r['helpful']['ranks'])], ['true digits removed, against random', f"{v['points']:+.2f} ± {v['stderr']:.2f} points, p {v['p']:.2g}"],
+    rows += [['ranks of the true digits', str(r['helpful']['ranks'])], ['true digits removed, against random',
+                                                                        f"{v['points']:+.2f} ± {v['stderr']:.2f} "
+                                                                        f"points, p {v['p']:.2g}"],
              ['crossed sevens', str(r['hidden'])]]
-    rows += [[f'wrong labels, AUC at {m} models', ', '.join(f'{k} {a:.3f}' for k, a in x.items())] for m, x in s['wrong_labels'].items()]
+    rows += [[f'wrong labels, AUC at {m} models', ', '.join(f'{k} {a:.3f}' for k, a in x.items())] for m,
+             x in s['wrong_labels'].items()]
     rows += [[f'leaks at {m} models', ', '.join(f'{k} {a:.3g}' for k, a in x.items())] for m, x in s['leaks'].items()]
     rows += [['flagged as mislabelled', f"{s['flagged']}, of them wrong {s['flagged_and_wrong']} of {s['wrong']}"],
              ['findings in real null runs', str(r['nulls']['real'])]]

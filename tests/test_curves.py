@@ -33,7 +33,8 @@ models = 16
 CURVE = ('--ks', '1,3', '--replicates', '4', '--quiet')
 
 
-def ti(command, *args): return subprocess.run([BIN/command, *map(str, args)], capture_output=True, text=True, timeout=250)
+def ti(command, *args): return subprocess.run([BIN/command, *map(str, args)], capture_output=True, text=True,
+                                              timeout=250)
 
 
 def refused(result, *words):
@@ -42,7 +43,8 @@ def refused(result, *words):
     for w in words: assert w in last, last
 
 
-def commits(child): return {p.name: p.read_bytes() for p in (child/'commits').glob('*')} if (child/'commits').exists() else {}
+def commits(child): return {p.name: p.read_bytes()
+                            for p in (child/'commits').glob('*')} if (child/'commits').exists() else {}
 
 
 def alive(pid):
@@ -51,7 +53,8 @@ def alive(pid):
 
 
 def children(pid):
-    return [int(p) for p in subprocess.run(['ps', '-o', 'pid=', '--ppid', str(pid)], capture_output=True, text=True).stdout.split()]
+    return [int(p) for p in subprocess.run(['ps', '-o', 'pid=', '--ppid', str(pid)], capture_output=True,
+                                           text=True).stdout.split()]
 
 
 @pytest.fixture(scope='module')
@@ -143,7 +146,8 @@ def test_wrong_questions(run, tmp_path):
 def test_target_too_small(tmp_path):
     "A class with a single image for choosing and reporting is named."
     rng = np.random.default_rng(0)
-    save_images(ImageSet(rng.integers(0, 255, (5, 10, 10), dtype=np.uint8), np.array([0, 0, 0, 1, 1]), 'ab'), tmp_path/'t.npz')
+    save_images(ImageSet(rng.integers(0, 255, (5, 10, 10), dtype=np.uint8), np.array([0, 0, 0, 1, 1]), 'ab'),
+                tmp_path/'t.npz')
     (tmp_path/'r.toml').write_text(RECIPE.replace('name = "digits"', f'name = "npz"\npath = "{tmp_path}/t.npz"'))
     refused(ti('ti-run', tmp_path/'r.toml', '--out', tmp_path/'run'), 'needs at least 4 images')
 
@@ -156,26 +160,3 @@ def test_images_gone(run, tmp_path):
     head['targets']['digits']['fingerprint'] = 'of another set'
     (out/'fleet.json').write_text(json.dumps(head))
     refused(ti('ti-explore', out, '--source-class', 'O'), 'not those that the run began with')
-
-
-@pytest.mark.timeout(300)
-def test_planted_block(tmp_path):
-    "Classes that mix all digits are the most negative ones, and removing them helps (the benchmark B11 has the large version)."
-    from dataclasses import replace
-    from transfer_influence.counterfactual import influence_order, removal_curve
-    from transfer_influence.curve import against_random
-    from transfer_influence.data import glyphs, resize_set, select_classes
-    from transfer_influence.fleet import Fleet
-    from transfer_influence.planted import plant_mixed
-    from transfer_influence.recipe import DesignSpec, RunSpec, SourceSpec, load_recipe
-    printed = resize_set(select_classes(glyphs(), tuple('ABCDEFG0123456789')), 14, 1)
-    p = plant_mixed(printed, printed, '0123456789')
-    save_images(p.images, tmp_path/'source.npz')
-    recipe = replace(load_recipe('glyphs-digits'), source=SourceSpec('npz', path=str(tmp_path/'source.npz')),
-                     design=DesignSpec(alpha=.75), run=RunSpec(240))
-    fleet = Fleet(recipe, tmp_path/'run'); fleet.run(quiet=True)
-    order = influence_order(fleet.predictions())
-    assert set(order[:3]) == set(p.classes), order[:5]
-    curve = removal_curve(fleet.out, {'most negative': order, 'random': None}, [3], 8, quiet=True)
-    d = against_random(curve, 'most negative', 3)
-    assert d.mean > 0 and d.p < .01, d

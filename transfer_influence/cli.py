@@ -95,7 +95,7 @@ def ti_run(recipe:str,          # a TOML file, or the name of a shipped recipe
            out:str=None,        # the run folder, or s3://bucket/run; an unfinished one is continued
            models:int=None,     # number of models; more than before extends the run
            workers:int=None,    # worker processes; empty: one per GPU, else one per core
-           engine:str='local',  # local, or ray
+           engine:str='local',  # local, ray, or here: in this process
            address:str=None,    # of the Ray cluster
            gpus:float=None,     # how many of this machine; with ray: for each worker, such as .25
            at_once:int=4,       # on a GPU: models a worker trains side by side

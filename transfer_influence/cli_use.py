@@ -82,7 +82,7 @@ def ti_curve(run:str,              # a run folder
              keep:str='',          # also keep only so many of the best classes, such as 10,20
              replicates:int=10,    # of each point; a test needs 2
              target:str=None,      # a target of the run; empty: the first
-             output:str=None,      # the order's recorded output; empty: correct, for a curve shows accuracy
+             output:str=None,      # the order's recorded output; empty: probability
              method:str='dim',     # the order's method
              arms:str='',
              # of: most negative, most positive, random, label mapping, feature mapping; empty: all

@@ -13,7 +13,7 @@ import socket
 
 from fastcore.basics import patch
 
-from .engine import LocalEngine, default_workers, given_up
+from .engine import HereEngine, LocalEngine, default_workers, given_up
 from .recipe import need, nearest
 
 # %% ../nbs/44_cluster.ipynb #76e49352
@@ -131,7 +131,12 @@ def tasks(self:RayEngine, task, items):
             yield job[0], result, given_up(job[0], job[1] + 1) if died else error
 
 # %% ../nbs/44_cluster.ipynb #05bad3fe
-ENGINES = ('local', 'ray')
+ENGINES = ('local', 'ray', 'here')
+
+def _here(workers, gpus):
+    need(workers in (None, 1) and gpus is None, "engine 'here' has one worker, this process, and the GPU that it sees; "
+                                                'leave workers and gpus out')
+    return HereEngine()
 
 def open_engine(engine:str='local', # a name from `ENGINES`
                 workers:int=None, address:str=None, gpus=None, retries:int=2,
@@ -141,4 +146,5 @@ def open_engine(engine:str='local', # a name from `ENGINES`
     need(engine in ENGINES, f"unknown engine '{engine}'{nearest(engine, ENGINES)}")
     if engine == 'ray': return RayEngine(workers, retries, module, gpus, address)
     need(address is None, "address= is for engine='ray'")
+    if engine == 'here': return _here(workers, gpus)
     return LocalEngine(workers, retries, module, gpus)

@@ -28,11 +28,11 @@ def check_parts(p:Predictions) -> None:
          'a removal curve needs at least 2 of each: use a larger target, or a smaller train_share')
 
 def order_output(p:Predictions, output:str=None) -> str:
-    "What an order is estimated on: what was asked for, else being right, where that is recorded."
-    return p.output(output or ('correct' if 'correct' in p.outputs else None))[0]
+    "What an order is estimated on: what was asked for, else the probability, where that is recorded."
+    return p.output(output or ('probability' if 'probability' in p.outputs else None))[0]
 
 def influence_order(p:Predictions,
-                    output:str=None,  # a recorded output; empty: correct
+                    output:str=None,  # a recorded output; empty: probability
                     method:str='dim', # or dim_shrunk, ridge, mixed, lasso
                    ) -> tuple:        # class names, most negative first
     """Source classes by their influence on the select part of the target. Raises `InputError` for a target without

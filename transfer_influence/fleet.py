@@ -144,7 +144,7 @@ def record_session(store:Store, pool, todo:int) -> dict:
 # %% ../nbs/48_fleet.ipynb #73d4bb30
 @patch
 def run(self:Fleet,
-        engine:str='local',  # local: worker processes on this machine; ray: a Ray cluster
+        engine:str='local',  # local: worker processes on this machine; ray: a Ray cluster; here: this process
         workers:int=None,    # empty: one per GPU, else one per core, of this machine or of the cluster
         address:str=None,    # of a Ray cluster; empty: the one that is there, else one of its own
         gpus=None,           # local: how many; ray: how many for each worker, such as .25. Empty: all, or none

@@ -33,8 +33,9 @@ class Task:
 def _store(root): return Store(root)
 
 @lru_cache(maxsize=4)
-def _masks(root, least): # `least`: the array must have grown to this many rows
-    masks = _store(root).group('r')['subset'][:]
+def _masks(root, least): # `least`: there must be this many rows
+    store = _store(root); asked = wanted(store).masks # of a child run the list decides, the array is a copy
+    masks = asked if len(asked) else store.group('r')['subset'][:]
     need(len(masks) >= least, f'{root} has masks for {len(masks)} models only; give the command that extends it again')
     return masks
 
