@@ -140,6 +140,7 @@ def _outputs(store, target, about, models, n):
     rows = read_rows(store, target, models, n, target if about.get('added') else None)
     return {o: np.ascontiguousarray(rows[:, j]) for j, o in enumerate(names)}
 
+# %% ../nbs/42_archive.ipynb #2e38e7b1
 def read_predictions(store:Store,
                      target:str=None, # a target's name; empty: the first
                      limit:int=None,  # only models below this number
@@ -147,6 +148,9 @@ def read_predictions(store:Store,
     """The outputs of all committed models on a target.
     Raises `InputError` for an unknown target or fewer than 2 models, `StoreError` for damage."""
     head, g = run_header(store), store.group('r')
+    need(not head.get('child'), f'the subsets of {store.root} were chosen, not drawn, so influence cannot be '
+         f'estimated from '
+         'them; give the run in the folder above')
     target, about = find_target(head, target)
     done = committed(store, target if about.get('added') else None)
     done = [i for i in done if limit is None or i < limit]

@@ -58,9 +58,12 @@ def _masks(of, source, store=None):
 # %% ../nbs/45_begin.ipynb #be865b55
 def recipe_experiment(recipe:Recipe,
                       store:Store=None, # an older folder of this run: its images are used
+                      images:Store=None, # another run that may keep them
                      ) -> Experiment:
     "What a recipe describes, its images opened."
-    kept = (lambda name: read_images(store, name)) if store else (lambda name: None)
+    def kept(name):
+        found = (read_images(x, name) for x in (store, images) if x)
+        return next((s for s in found if s is not None), None)
     source = kept('source') or load_source(recipe.source)
     targets = {t.name: kept(t.name) or load_target(t, recipe.source) for t in recipe.targets}
     head = dict(schema=1, recipe=to_dict(recipe), recipe_hash=recipe_hash(recipe), class_names=list(source.class_names),
@@ -114,6 +117,8 @@ def check_same(head:dict, # of the folder
     else:
         new = own_experiment(of).head
         differ = [f'{k} was {v!r} and is {new["own"][k]!r}' for k, v in head['own'].items() if new['own'].get(k) != v]
+        was, now = head.get('units', 'classes'), of.design.units
+        differ += [f'units was {was!r} and is {now!r}'] if was != now else []
     need(not differ, f"{out} was made by another recipe: {'; '.join(differ[:4])}. Use another --out, or the old recipe")
 
 def check_images(head:dict, new:dict, out) -> None:
@@ -145,7 +150,7 @@ def begin_run(of,  # a `Recipe` or an `OwnTraining`
     Raises `InputError` if another recipe made it."""
     old = _open_or_new(out)
     if old: check_same(old.get('fleet.json'), of, out)
-    e = experiment(of, old or images)
+    e = recipe_experiment(of, old, images) if isinstance(of, Recipe) else own_experiment(of, old)
     store = old or Store(out)
     store.put('fleet.json', e.head)
     head = store.get('fleet.json')

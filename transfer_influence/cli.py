@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUICK_MODELS', 'demo_recipe', 'print_planted', 'demo_curves', 'ti_demo', 'expected_cost', 'changed_recipe', 'ti_run',
            'ti_recipes', 'open_predictions', 'ti_influence', 'ti_report', 'ti_plan', 'ti_design', 'ti_status',
-           'ti_verify', 'ti_compact']
+           'with_children', 'verify_one', 'ti_verify', 'ti_compact']
 
 # %% ../nbs/81_cli.ipynb #9f32ef0a
 import sys
@@ -223,6 +223,28 @@ def ti_status(run:str,           # a run folder, or its address
         print(dumps(s) if json else '\n'.join(status_lines(s)))
 
 # %% ../nbs/81_cli.ipynb #6417bc07
+def with_children(run) -> list:
+    "A run, and the child runs that it has."
+    from transfer_influence.store import is_run, open_run
+    root = open_run(run).root
+    return [root, *(r for r in (f'{root}/curves', f'{root}/examples') if is_run(r))]
+
+def verify_one(run, repair, workers, quiet):
+    "Check a run, or a child run; mend it, or leave with status 1."
+    from transfer_influence.archive import verify
+    from transfer_influence.fleet import open_fleet
+    from transfer_influence.store import open_run
+    found = verify(open_run(run), repair)
+    for i, why in found.damaged.items(): print(f'model {i}: {why}')
+    print(f'{run}: {found.models} models checked, {len(found.damaged)} damaged')
+    child = open_run(run).get('fleet.json').get('child')
+    if found.repaired and child: print('what was damaged is withdrawn; the command that asked for it trains it '
+                                       'again, such as ti-curve')
+    elif found.repaired: fleet = open_fleet(run); end_session(fleet, fleet.run(workers=workers, quiet=quiet),
+                                                              'ti-verify')
+    elif not found.ok: print('give ti-verify --repair to train them again', file=sys.stderr); sys.exit(1)
+
+# %% ../nbs/81_cli.ipynb #34e94dbf
 @call_parse
 def ti_verify(run:str,           # a run folder, or its address
               repair:bool=False, # withdraw what is damaged, and train it again
@@ -230,16 +252,7 @@ def ti_verify(run:str,           # a run folder, or its address
               quiet:bool=False): # no progress line
     "Check every committed model of a run; exit 1 if something is damaged and was not mended."
     with friendly('ti-verify'):
-        from transfer_influence.archive import verify
-        from transfer_influence.fleet import open_fleet
-        from transfer_influence.store import open_run
-        found = verify(open_run(run), repair)
-        for i, why in found.damaged.items(): print(f'model {i}: {why}')
-        print(f'{found.models} models checked, {len(found.damaged)} damaged')
-        if found.repaired:
-            fleet = open_fleet(run)
-            end_session(fleet, fleet.run(workers=workers, quiet=quiet), 'ti-verify')
-        elif not found.ok: print('give ti-verify --repair to train them again', file=sys.stderr); sys.exit(1)
+        for root in with_children(run): verify_one(root, repair, workers, quiet)
 
 # %% ../nbs/81_cli.ipynb #6417bc08
 @call_parse

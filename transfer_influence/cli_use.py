@@ -21,15 +21,19 @@ def numbers(text:str, option:str) -> list:
          f"'{text}'")
     return [int(p) for p in parts]
 
-def curve_orders(run, target, output, method, order, arms):
-    "The orders of a curve, from the options of `ti-curve`."
-    from transfer_influence.counterfactual import read_class_list, usual_orders
+def curve_orders(run, target, how, order, arms, dry):
+    """The orders of a curve, from the options of `ti-curve`. A dry run trains no model for mappings: random stands
+    for them."""
+    from transfer_influence.counterfactual import MAPPINGS, read_class_list, usual_arms, usual_orders
     from transfer_influence.recipe import nearest, need
-    orders = usual_orders(run, target, output, method)
-    if order: orders['own order'] = read_class_list(order)
-    chosen = [a.strip() for a in arms.split(',')] if arms else list(orders)
-    for a in chosen: need(a in orders, f"no arm '{a}'{nearest(a, orders)}")
-    return {a: orders[a] for a in orders if a in chosen or a == 'own order'}
+    from transfer_influence.retrain import class_run, units_of
+    head = class_run(run)[1]; known = usual_arms(head)
+    chosen = [a.strip() for a in arms.split(',')] if arms else list(known)
+    for a in chosen: need(a in known, f"no arm '{a}'{nearest(a, known)}")
+    orders = usual_orders(run, target, **how, arms=[a for a in chosen if not (dry and a in MAPPINGS)])
+    names = next((o for o in orders.values() if o), units_of(head)) # any order costs the same
+    if dry: orders |= {a: names[n + 1:] + names[:n + 1] for n, a in enumerate(MAPPINGS) if a in chosen}
+    return orders | ({'own order': read_class_list(order)} if order else {})
 
 # %% ../nbs/82_cli_use.ipynb #4e83f7dc
 def say_plan(run, orders, points, workers):
@@ -57,6 +61,9 @@ def curve_points(ks, keep, replicates, target, picked):
 
 def make_curve(run, orders, points, how, options, csv, save_keep):
     "Train what a curve needs; print it, write its files and the page."
+    from transfer_influence.recipe import need
+    can = points['replicates'] > 1 and 'most negative' in orders
+    need(can or not save_keep, "--save-keep chooses the best k: it needs 2 replicates and the arm 'most negative'")
     from transfer_influence.counterfactual import removal_curve
     from transfer_influence.curve import curve_rows, save_rows
     from transfer_influence.report import make_report
@@ -66,6 +73,7 @@ def make_curve(run, orders, points, how, options, csv, save_keep):
     if save_keep: keep_list(run, points['target'], how['output'], how['method'], save_keep)
     print(f'The page: {make_report(run)}')
 
+# %% ../nbs/82_cli_use.ipynb #6b3d1889
 def table_lines(curve) -> list: # of text
     "Figure 2b in words."
     from transfer_influence.curve import removal_table
@@ -75,7 +83,7 @@ def table_lines(curve) -> list: # of text
     rows = removal_table(curve) if curve.replicates > 1 else []
     return [f"  {r['source']}: {100*r['accuracy']:.2f} ± {100*r['sd']:.2f} %{gain(r)}" for r in rows]
 
-# %% ../nbs/82_cli_use.ipynb #6b3d1889
+# %% ../nbs/82_cli_use.ipynb #21c4aa5a
 @call_parse
 def ti_curve(run:str,              # a run folder
              ks:str='',            # how many classes to remove, such as 5,10,20; empty: from a tenth to four fifths
@@ -98,19 +106,23 @@ def ti_curve(run:str,              # a run folder
     target."""
     with friendly('ti-curve'):
         note_warnings()
-        orders = curve_orders(run, target, output, method, order, arms)
-        points = curve_points(ks, keep, replicates, target, picked)
-        say_plan(run, orders, points, workers)
+        how = dict(output=output, method=method)
+        orders = curve_orders(run, target, how, order, arms, dry_run)
+        points = curve_points(ks, keep, replicates, target, picked); say_plan(run, orders, points, workers)
         options = dict(quiet=quiet, workers=workers, engine=engine, address=address, gpus=gpus)
-        if not dry_run: make_curve(run, orders, points, dict(output=output, method=method), options, csv, save_keep)
+        if not dry_run: make_curve(run, orders, points, how, options, csv, save_keep)
 
 # %% ../nbs/82_cli_use.ipynb #e29d7a58
-def _figure(run, fig, name):
-    "Keep a figure in the run, and say where."
+def _figure(run, draw, name):
+    "Draw a figure and keep it in the run, and say where; or say why it cannot be drawn."
     from io import BytesIO
+    from transfer_influence.recipe import InputError
     from transfer_influence.store import open_run
     store, data = open_run(run), BytesIO()
-    fig.savefig(data, format='png', dpi=130, bbox_inches='tight')
+    try: draw().savefig(data, format='png', dpi=130, bbox_inches='tight')
+    except InputError as e:
+        if 'recipe' in store.get('fleet.json'): raise
+        print(f'No figure: {e}'); return # a run with training of one's own keeps no target images
     store.put_bytes(f'figures/{name}.png', data.getvalue())
     print(f'The figure: {store.root}/figures/{name}.png')
 
@@ -127,18 +139,19 @@ def explore_class(run, target, output, method, source_class, within, k):
     print(found)
     labels = [p.target_class_names[c] for c in p.labels]
     name = f'{p.target}_{_safe(source_class)}' + (f'_in_{_safe(within)}' if within else '')
-    _figure(run, plot_projection(found, target_images(run, p.target), labels), name)
+    _figure(run, lambda: plot_projection(found, target_images(run, p.target), labels), name)
 
 # %% ../nbs/82_cli_use.ipynb #2beb0954
 def explore_failures(run, target, output, method, k, confirm, replicates, options):
     from transfer_influence.archive import find_target, run_header
-    from transfer_influence.explore import explain_failures, target_images
+    from transfer_influence.explore import target_images
+    from transfer_influence.failures import explain_failures
     from transfer_influence.pictures import plot_failures
     from transfer_influence.store import open_run
     target, _ = find_target(run_header(open_run(run)), target)
     found = explain_failures(run, k or 5, confirm, replicates, target, output, method, **(options if confirm else {}))
     print(*found, sep='\n')
-    if found: _figure(run, plot_failures(found, target_images(run, target)), f'{target}_failures')
+    if found: _figure(run, lambda: plot_failures(found, target_images(run, target)), f'{target}_failures')
     else: print('no target image is wrong in more than half of the models')
 
 def explore_groups(run, target, output, method, within, k):
@@ -147,9 +160,9 @@ def explore_groups(run, target, output, method, within, k):
     from transfer_influence.pictures import plot_subpopulations
     from transfer_influence.store import open_run
     p = read_predictions(open_run(run), target)
-    found = subpopulations(p, k or 10, within, output, method)
+    found = subpopulations(p, k or min(10, max(2, len(p.labels)//20)), within, output, method)
     print(*found, sep='\n')
-    _figure(run, plot_subpopulations(found, target_images(run, p.target)), f'{p.target}_subpopulations')
+    _figure(run, lambda: plot_subpopulations(found, target_images(run, p.target)), f'{p.target}_subpopulations')
 
 # %% ../nbs/82_cli_use.ipynb #b6dda0d1
 def explore_images(run, target, output, kind, k, csv):
@@ -161,9 +174,11 @@ def explore_images(run, target, output, kind, k, csv):
                 misleading=finders.find_misleading)[kind]
     table = find(e, output=output)
     print(table)
-    images = source_images(e.store.root).images, target_images(e.store.root, e.predictions.target)
-    _figure(run, plot_issues(table, *images, finders.moved_images(table, k)), f'{e.predictions.target}_{kind}')
     if csv: table.save_csv(csv); print(f'The table: {csv}')
+    def draw():
+        images = source_images(e.store.root).images, target_images(e.store.root, e.predictions.target)
+        return plot_issues(table, *images, finders.moved_images(table, k))
+    _figure(run, draw, f'{e.predictions.target}_{kind}')
 
 # %% ../nbs/82_cli_use.ipynb #5a8b85d5
 def explore(run, asked:dict, options:dict):
@@ -172,7 +187,7 @@ def explore(run, asked:dict, options:dict):
     kinds = [n for n, wanted in dict(leakage=a['leaks'], mislabeled=a['mislabeled'],
                                      misleading=a['misleading']).items() if wanted]
     check_asked(a['source_class'], a['failures'], a['subpopulations'], kinds, a['train_examples'], a['confirm'],
-                a['csv'])
+                a['csv'], a['k'])
     about = run, a['target'], a['output']
     if a['train_examples']: make_examples(run, a['train_examples'], options)
     if a['source_class']: explore_class(*about, a['method'], a['source_class'], a['within'], a['k'])
@@ -208,13 +223,14 @@ def ti_explore(run:str,               # a run folder
         explore(asked.pop('run'), asked, options)
 
 # %% ../nbs/82_cli_use.ipynb #bc11643f
-def check_asked(source_class, failures, subpopulations, kinds, train_examples, confirm, csv):
+def check_asked(source_class, failures, subpopulations, kinds, train_examples, confirm, csv, k):
     "Raises `InputError` where nothing was asked, or an option goes with nothing."
     from transfer_influence.recipe import need
     need(source_class or failures or subpopulations or kinds or train_examples,
          'say what to look for: --source-class NAME, --failures, --subpopulations, --leaks, --mislabeled or '
          '--misleading')
     need(failures or not confirm, '--confirm goes with --failures')
+    need(k is None or k >= 1, f'--k must be at least 1, not {k}')
     need(not csv or len(kinds) == 1, '--csv goes with one of --leaks, --mislabeled and --misleading')
 
 def make_examples(run, models, options):

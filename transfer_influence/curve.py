@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'Curve', 'Difference', 'paired', 'against_full', 'against_random', 'BestK', 'fitted_accuracy', 'best_k',
-           'curve_words', 'curve_rows', 'removal_table', 'save_rows', 'save_curve', 'curve_from_dict', 'load_curves']
+           'curve_words', 'curve_rows', 'removal_table', 'save_rows', 'merged', 'save_curve', 'curve_from_dict',
+           'load_curves']
 
 # %% ../nbs/61_curve.ipynb #ea7f9b3e
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 import csv
 
 from fastcore.basics import patch
@@ -56,10 +57,11 @@ def paired(a, b, what:str) -> Difference: # a minus b
     a, b = np.asarray(a, float), np.asarray(b, float); n = len(a)
     need(n >= 2, f'a test needs at least 2 replicates, not {n}; ask for more')
     from scipy.stats import ttest_ind, ttest_rel
-    d = a - b
-    if not np.ptp(d): return Difference(what, float(d.mean()), 0., float(not d[0]), float(not d[0]), n)
-    return Difference(what, float(d.mean()), float(d.std(ddof=1)/n**.5), float(ttest_rel(a, b).pvalue),
-                      float(ttest_ind(a, b, equal_var=False).pvalue), n)
+    d = a - b; mean, error = float(d.mean()), float(d.std(ddof=1)/n**.5)
+    if np.ptp(d) < 1e-12: p = 2.**(1 - n) if abs(mean) > 1e-12 else 1. # no spread: what a sign test would say
+    else: p = float(ttest_rel(a, b).pvalue)
+    spread = max(np.ptp(a), np.ptp(b)) > 1e-12
+    return Difference(what, mean, error, p, float(ttest_ind(a, b, equal_var=False).pvalue) if spread else p, n)
 
 # %% ../nbs/61_curve.ipynb #5eb86248
 def against_full(curve:Curve, arm:str, k:int, part:str='report') -> Difference:
@@ -105,12 +107,15 @@ def best_k(curve:Curve, arm:str='most negative') -> BestK:
     return BestK(arm, ks[int(select.mean(1).argmax())], gain)
 
 # %% ../nbs/61_curve.ipynb #5481d01b
+def _how(a):
+    return (f"order by {a['method']} on the {a['output']} of {a['models']} models" if a.get('method') else
+            'orders as they were given')
+
 def curve_words(curve:Curve) -> list: # of lines
     "A curve for people."
     a, R = curve.about, curve.replicates
     head = (f"Removal curve on the report part of '{curve.target}': {len(curve.class_names)} source classes, {R} "
-            f"replicates a "
-            f"point; order by {a.get('method')} on the {a.get('output')} of {a.get('models')} models")
+            f'replicates a point; {_how(a)}')
     full = curve.of('full', 0)
     lines = [head, f' all classes: {full.mean():.4f}' + (f' ± {full.std(ddof=1):.4f} (sd)' if R > 1 else '')]
     for arm in curve.arms():
@@ -120,15 +125,16 @@ def curve_words(curve:Curve) -> list: # of lines
     return lines + [f' {best_k(curve, arm)}' for arm in curve.arms() if arm == 'most negative']
 
 # %% ../nbs/61_curve.ipynb #d0eaa299
+def _mean_sd(acc, part): return {part: acc.mean()} | ({f'{part}_sd': acc.std(ddof=1)} if len(acc) > 1 else {})
+
 def curve_rows(curve:Curve) -> list: # of dicts
     "A row for each arm and k: mean and sd of both parts, difference to the full source, p."
     rows = []
     for arm in curve.accuracy:
         for k in curve.ks(arm):
             row = dict(arm=arm, removed=k, replicates=curve.replicates)
-            for part in PARTS: row |= {part: curve.of(arm, k, part).mean(), f'{part}_sd': curve.of(arm, k,
-                                                                                                   part).std(ddof=1)}
-            d = against_full(curve, arm, k) if k else None
+            for part in PARTS: row |= _mean_sd(curve.of(arm, k, part), part)
+            d = against_full(curve, arm, k) if k and curve.replicates > 1 else None
             rows.append(row | (dict(gain=d.mean, stderr=d.stderr, p=d.p, p_welch=d.p_welch) if d else {}))
     return rows
 
@@ -160,19 +166,34 @@ def to_dataframe(self:Curve):
     return pd.DataFrame(curve_rows(self))
 
 # %% ../nbs/61_curve.ipynb #9faebe76
-def save_curve(curve:Curve, child:Store) -> None:
-    "Write a curve into the summary of a child run."
-    old = child.get('summary.json') if child.exists('summary.json') else {}
-    child.put('summary.json', old | {curve.target: asdict(curve)}, create=False)
+def merged(old:Curve, new:Curve) -> Curve:
+    "A new curve with the arms and points of an older one, where both are of one kind; else the new one alone."
+    same = (old.class_names, old.about, old.replicates) == (new.class_names, new.about, new.replicates)
+    arms = set(old.accuracy) & set(new.accuracy)
+    if not same or any(old.orders.get(a) != new.orders.get(a) for a in arms): return new
+    accuracy = {a: old.accuracy.get(a, {}) | new.accuracy.get(a, {}) for a in {**new.accuracy, **old.accuracy}}
+    return replace(new, accuracy=accuracy, orders=old.orders | new.orders)
 
+def save_curve(curve:Curve, child:Store) -> Curve:
+    "Add a curve to what a child run has of its target; what is there afterwards."
+    path = f'summary/{curve.target}.json'
+    if child.exists(path): curve = merged(curve_from_dict(child.get(path)), curve)
+    child.put(path, asdict(curve), create=False)
+    child.put('summary.json', {t: asdict(c) for t, c in _curves(child).items()}, create=False)
+    return curve
+
+# %% ../nbs/61_curve.ipynb #2aa46b61
 def curve_from_dict(d:dict) -> Curve:
     "A curve as it is read from JSON, or from a file of one's own."
     accuracy = {arm: {int(k): v for k, v in points.items()} for arm, points in d['accuracy'].items()}
-    return Curve(d['target'], tuple(d['class_names']), accuracy, {a: tuple(o) for a, o in d['orders'].items()},
-                 d['about'])
+    orders = {a: tuple(o) for a, o in d['orders'].items()}
+    return Curve(d['target'], tuple(d['class_names']), accuracy, orders, d['about'])
+
+def _curves(child):
+    found = (curve_from_dict(child.get(p)) for p in child.paths('summary') if p.startswith('summary/'))
+    return {c.target: c for c in found}
 
 def load_curves(run) -> dict: # {target: Curve}
     "The curves of a run; none if it has none."
     store = open_run(run)
-    if not store.exists('curves/summary.json'): return {}
-    return {t: curve_from_dict(d) for t, d in store.get('curves/summary.json').items()}
+    return _curves(Store(f'{store.root}/curves')) if store.exists('curves/fleet.json') else {}

@@ -25,7 +25,7 @@ from .begin import begin_run, check_same, target_columns, target_head
 from .data import ImageSet
 from .cluster import open_engine
 from .engine import run_tasks, shard_of
-from .own import OwnTraining
+from .own import OwnTraining, check_target_name
 from .predictions import Predictions
 from .progress import Progress
 from .recipe import TargetSpec, UserError, from_dict, need
@@ -33,7 +33,7 @@ from .sources import load_target
 from .store import (Store, committed, create_arrays, extend_arrays, is_remote, is_run, open_run,
                                       write_images)
 from .wanted import images_of
-from .work import Task, work
+from .work import Task, forget, work
 
 # %% ../nbs/48_fleet.ipynb #bd20f862
 @dataclass
@@ -109,6 +109,7 @@ def _results(block, result, error):
 def train_all(store:Store, pool, task:Task, todo:list, progress:Progress, stop=None,
              ) -> tuple: # {model: error}, how many were trained
     "Give all of `todo` to the workers of an engine, record failures, show progress."
+    if pool.name == 'here': forget() # what this process knows of a folder may be another run's by now
     failed, trained, again, block = {}, 0, [], task.at_once if pool.on_gpu else 1
     for size, models in ((block, todo), (1, again)): # `again` fills while the first is done
         for items, result, error in run_tasks(pool, partial(work, task), _blocks(models, size)):
@@ -225,6 +226,7 @@ def add_target(out,             # a run that keeps its weights
     done = committed(store); unkept = _unkept(store, done)
     need(not unkept, f'{len(unkept)} of {len(done)} models have no kept weights; train a run with keep = true in [run] '
                      '(ti-run --keep)')
+    check_target_name(name)
     need(name not in store.get('fleet.json')['targets'], f"the run began with a target '{name}'; give another name=")
     s = images or load_target(spec, fleet.recipe.source)
     _add_header(store, name, spec, s); write_images(store, name, s)

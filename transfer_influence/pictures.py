@@ -13,6 +13,7 @@ from io import BytesIO
 import matplotlib.pyplot as plt
 import numpy as np
 
+from .explore import number
 from .plot import HELPS, HURTS, NEUTRAL, plain
 
 # %% ../nbs/71_pictures.ipynb #6cdfd33e
@@ -29,8 +30,6 @@ def _colour(value, sure): return NEUTRAL if not sure else HELPS if value > 0 els
 def _grid(rows, columns, width=.95, height=1.2, **kwargs):
     return plt.subplots(rows, columns, figsize=(width*columns, height*rows), squeeze=False, layout='constrained',
                         **kwargs)
-
-def _number(value, error): return f'{value:+.2f} ± {error:.2f}'
 
 # %% ../nbs/71_pictures.ipynb #b7da3f31
 def picture(fig, alt:str) -> str: # an <img> element
@@ -50,7 +49,7 @@ def plot_projection(p,            # a `Projection`
     for row, columns in zip(axes, (p.most, p.least)):
         for ax, j in zip(row, columns):
             v, e = p.value(j), p.stderr(j)
-            _show(ax, images[j], _number(v, e), _colour(v, p.sure(j)))
+            _show(ax, images[j], number(v, e), _colour(v, p.sure(j)))
             if labels is not None: ax.set_title(plain(labels[j]), fontsize=8, pad=2)
     for ax, text, c in zip(axes[:, 0], ('helped most', 'hurt most'), (HELPS, HURTS)): ax.set_ylabel(text, color=c,
                                                                                                     fontsize=9)
@@ -75,8 +74,8 @@ def plot_subpopulations(found,     # of `Subpopulation`
 
 # %% ../nbs/71_pictures.ipynb #96dc5ffd
 def _bars(ax, pairs, label):
-    "Shares of predicted labels, two bars each; the correct one is written bold."
-    names = list(dict.fromkeys([c for _, shares, _ in pairs for c in shares] + [label]))[:6]
+    "Shares of predicted labels, two bars each; the correct one comes first, in bold."
+    names = list(dict.fromkeys([label] + [c for _, shares, _ in pairs for c in shares]))[:6]
     for n, (_, shares, colour) in enumerate(pairs):
         ax.barh(np.arange(len(names)) + .38*(n - .5), [100*shares.get(c, 0) for c in names], .36, color=colour)
     ax.set_yticks(range(len(names)), [plain(c) for c in names], fontsize=8); ax.invert_yaxis(); ax.set_xlim(0, 100)
@@ -95,7 +94,7 @@ def plot_failures(failures,  # of `Failure`
     for row, f in zip(axes, failures):
         s = f.suspects[0]; _show(row[0], images[f.column], f"a '{f.label}', right in {f.right:.0%}")
         _bars(row[1], [(plain(f"with '{s.name}'"), f.with_class, HURTS), ('without', f.without, HELPS)], f.label)
-        row[1].set_title(plain(f"fleet: '{s.name}' {_number(s.influence, s.stderr)}"), fontsize=8)
+        row[1].set_title(plain(f"fleet: '{s.name}' {number(s.influence, s.stderr)}"), fontsize=8)
         if f.confirmed:
             _bars(row[2], [('all classes', f.confirmed.before, HURTS), (plain(f"without '{s.name}'"),
                                                                         f.confirmed.after, HELPS)], f.label)
@@ -107,12 +106,12 @@ def plot_failures(failures,  # of `Failure`
 def _caption(kind, r):
     said = dict(leakage=lambda: f"#{r['example']} in '{r['source_class']}'\nsimilarity {1 - r['leakage_score']:.3f}",
                 mislabeled=lambda: f"labelled '{r['source_class']}'\n{r['agreement']:.0%} say '{r['suggested_class']}'",
-                misleading=lambda: f"#{r['example']} in '{r['source_class']}'\n{_number(r['influence'], r['stderr'])}")
+                misleading=lambda: f"#{r['example']} in '{r['source_class']}'\n{number(r['influence'], r['stderr'])}")
     return said[kind]()
 
 def _issue_row(row, kind, r, moved, source, target):
     row[0].axis('on'); _show(row[0], source[r['example']], _caption(kind, r), '#444444')
-    for ax, j, v, e, sure in zip(row[1:], *moved): ax.axis('on'); _show(ax, target[j], _number(v, e), _colour(v, sure))
+    for ax, j, v, e, sure in zip(row[1:], *moved): ax.axis('on'); _show(ax, target[j], number(v, e), _colour(v, sure))
 
 def plot_issues(issues,   # an `Issues` table
                 source,   # (N, h, w[, c]) source images

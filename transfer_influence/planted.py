@@ -29,6 +29,8 @@ class Planted:
 
 def _join(s, images, labels, names=()):
     "A set with more images, and perhaps more classes."
+    need(images.shape[1:] == s.images.shape[1:], f'images of {images.shape[1:]} cannot be put among those of '
+         f'{s.images.shape[1:]}; bring them to one size with resize_set')
     return ImageSet(np.concatenate([s.images, images]), np.concatenate([s.labels, labels]),
                     s.class_names + tuple(names),
                     s.titles + tuple(names), s.groups + ('planted',)*len(names) if s.groups else ())
@@ -68,7 +70,7 @@ def plant_leaks(s:ImageSet,
     rng, named = np.random.default_rng([seed, 22]), np.array([n in names for n in target.class_names])
     columns = rng.permutation(np.flatnonzero(named[target.labels[split.evaluate]]))[:exact + changed]
     copies = target.images[split.evaluate[columns]].copy()
-    copies[exact:] = light_change(copies[exact:], rng)
+    if len(copies) > exact: copies[exact:] = light_change(copies[exact:], rng)
     labels = [s.class_names.index(target.class_names[c]) for c in target.labels[split.evaluate[columns]]]
     made = _join(s, copies, np.array(labels))
     return Planted(made, np.arange(len(s), len(made)), columns)
@@ -97,6 +99,7 @@ def plant_crossed(s:ImageSet, target:ImageSet, kind:str='7', share:float=.5, see
     """Cross a share of the target's images of a class, and add a source class of crossed ones: (target, source),
     `Planted` both."""
     for x, what in [(s, 'source'), (target, 'target')]: need(kind in x.class_names, f"no class '{kind}' in the {what}")
+    need(0 < share < 1, f'share must lie between 0 and 1, not {share}')
     rng = np.random.default_rng([seed, 24])
     rows = np.flatnonzero(target.labels == target.class_names.index(kind))
     rows = np.sort(rng.permutation(rows)[:round(share*len(rows))])

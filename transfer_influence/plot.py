@@ -140,8 +140,9 @@ def _band(values):
 def _arm_line(ax, curve, arm, colour):
     ks = curve.ks(arm)
     y, half = (100*np.array(x) for x in zip(*(_band(curve.of(arm, k)) for k in ks)))
-    if len(ks) == 1: ax.errorbar(ks, y, half, fmt='D', color=colour, ms=5, capsize=3, label=arm); return
-    ax.plot(ks, y, 'o-', color=colour, ms=3, lw=1.3, label=f'without the {arm}' if arm.startswith('most') else arm)
+    label = plain(f'without the {arm}' if arm.startswith('most') else arm)
+    if len(ks) == 1: ax.errorbar(ks, y, half, fmt='D', color=colour, ms=5, capsize=3, label=label); return
+    ax.plot(ks, y, 'o-', color=colour, ms=3, lw=1.3, label=label)
     ax.fill_between(ks, y - half, y + half, color=colour, alpha=.18, lw=0)
 
 # %% ../nbs/70_plot.ipynb #a3b69d42

@@ -65,7 +65,8 @@ def find_all(store:Store, output:str=None) -> list: # of `TargetFindings`
     need(run_header(store).get('units') != 'examples', f'{store.root} draws single images: ti-explore {store.root} '
          f'--leaks '
          '--mislabeled --misleading says what it found; a page needs a run that draws classes')
-    return [find(read_predictions(store, t), output) for t in run_header(store)['targets']]
+    return [find(read_predictions(store, t), output) for t, d in run_header(store)['targets'].items()
+            if not d.get('added') or len(committed(store, t)) > 1] # one that was added may not have begun
 
 # %% ../nbs/73_report.ipynb #3cac7df6
 def write_influence(run,             # a run folder

@@ -8,11 +8,11 @@ __all__ = ['SAY', 'section', 'small_table', 'curve_verdict', 'curve_section', 'p
 
 # %% ../nbs/72_sections.ipynb #c52d555d
 from html import escape
-import textwrap
 
-from .archive import find_target, run_header
+from .archive import run_header
 from .curve import Curve, best_k, load_curves, removal_table
-from .explore import (find_failures, load_failures, project_labels, source_images, target_images)
+from .explore import project_labels, source_images, target_images
+from .failures import find_failures, load_failures
 from .finders import (Issues, examples_root, find_leakage, find_mislabeled, find_misleading,
                                         moved_images,
                                         read_examples)
@@ -20,7 +20,7 @@ from .influence import InfluenceResult, mean_influence
 from .pictures import picture, plot_failures, plot_issues, plot_projection
 from .plot import plot_curve
 from .predictions import Predictions
-from .recipe import InputError
+from .recipe import UserError
 from .store import Store, is_run, open_run
 
 # %% ../nbs/72_sections.ipynb #b0158c12
@@ -117,7 +117,7 @@ def example_sections(run, target:str=None) -> str:
 def _tried(make):
     "A section; a note where its images are gone or its numbers do not suffice."
     try: return make()
-    except InputError as e: return f'<p class="note">{escape(str(e))}</p>'
+    except UserError as e: return f'<p class="note">{escape(str(e))}</p>'
 
 def more_sections(store:Store, p:Predictions, influence:InfluenceResult) -> str:
     "The sections of one target, in their order."
@@ -128,7 +128,7 @@ def more_sections(store:Store, p:Predictions, influence:InfluenceResult) -> str:
     if not own:
         parts.append(lambda: projection_section(influence, target_images(store.root, target)))
         parts.append(lambda: failure_section(p, target_images(store.root, target),
-                                             load_failures(store.root).get(target)))
+                                             load_failures(store.root, target)))
     root = examples_root(store.root)
     if is_run(root) and target in run_header(open_run(root))['targets']: parts.append(lambda: example_sections(root,
                                                                                                                target))

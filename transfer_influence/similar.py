@@ -13,7 +13,6 @@ from io import BytesIO
 import numpy as np
 
 from .archive import find_target, run_header
-from .data import ImageSet
 from .explore import source_images, target_images
 from .recipe import from_dict, need
 from .store import open_run
@@ -115,6 +114,7 @@ def similarity(f:Features,
 def similar_images(run, target:str=None) -> Similarity:
     "The `similarity` of a run, computed once. Raises `InputError` where images are gone."
     store = open_run(run); target, _ = find_target(run_header(store), target)
+    need(target != 'source', "similarity is between the source and a target; 'source' is not one")
     path = f'similar/{target}.npz'
     if not store.exists(path):
         s, data = similarity(image_features(run, target)), BytesIO()

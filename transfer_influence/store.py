@@ -212,6 +212,7 @@ def extend_arrays(store:Store,
     with storing(store.root):
         g = store.group('a')
         old = _array(g, 'subset', (0, K), 'bool', (1024, K), False)
+        need(old.shape[1] == K, f'{store.root} has masks over {old.shape[1]} units, not {K}: use another --out')
         for _ in range(9): # another session that extends in this instant may write over our rows, and we over its
             if old.shape[0] >= m and np.array_equal(old[:m], values): break
             _grow(store, old, m)
