@@ -11,8 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from transfer_influence.archive import verify
+from transfer_influence.cli import ti_run, ti_verify
+from transfer_influence.cli_use import ti_curve, ti_explore
 from transfer_influence.data import ImageSet
+from transfer_influence.fleet import Fleet
+from transfer_influence.recipe import load_recipe
 from transfer_influence.sources import save_images
+from transfer_influence.store import open_run
 
 BIN = Path(sys.executable).parent
 KILLS = int(os.environ.get('TI_KILLS', 1))  # .ci/run asks for more
@@ -33,14 +39,18 @@ models = 16
 CURVE = ('--ks', '1,3', '--replicates', '4', '--quiet')
 
 
-def ti(command, *args): return subprocess.run([BIN/command, *map(str, args)], capture_output=True, text=True,
-                                              timeout=250)
+def ti(command, *args): return subprocess.run([BIN/command, *map(str, args)], capture_output=True, text=True, timeout=250)
 
 
-def refused(result, *words):
-    last = result.stderr.strip().splitlines()[-1]
-    assert result.returncode == 1 and 'Traceback' not in result.stderr, result.stderr
-    for w in words: assert w in last, last
+@pytest.fixture
+def refused(capsys):
+    "A command, called in this process, ends with status 1 and one line that holds the words."
+    def check(command, *args, words, **options):
+        with pytest.raises(SystemExit) as end: command(*map(str, args), **options)
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        assert end.value.code == 1
+        for w in words: assert w in last, last
+    return check
 
 
 def commits(child): return {p.name: p.read_bytes()
@@ -61,8 +71,7 @@ def children(pid):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp('curves')
     (folder/'r.toml').write_text(RECIPE)
-    done = ti('ti-run', folder/'r.toml', '--out', folder/'run', '--quiet')
-    assert done.returncode == 0, done.stderr
+    Fleet(load_recipe(folder/'r.toml'), folder/'run').run(engine='here', quiet=True)
     return folder/'run'
 
 
@@ -70,7 +79,7 @@ def run(tmp_path_factory):
 def whole(run, tmp_path_factory):
     "The curve, undisturbed."
     out = tmp_path_factory.mktemp('whole')/'run'; shutil.copytree(run, out)
-    done = ti('ti-curve', out, *CURVE, '--save-keep', out/'keep.txt')
+    done = ti('ti-curve', out, *CURVE, '--engine', 'here', '--save-keep', out/'keep.txt')
     assert done.returncode == 0, done.stderr
     return out
 
@@ -94,82 +103,82 @@ def test_killed_in_the_middle(run, whole, tmp_path):
     assert json.loads((out/'curves/summary.json').read_text()) == json.loads((whole/'curves/summary.json').read_text())
 
 
-def test_again_trains_nothing(whole):
+def test_again_trains_nothing(whole, capsys):
     before = commits(whole/'curves')
-    r = ti('ti-curve', whole, *CURVE, '--dry-run')
-    assert r.returncode == 0 and ' 0 of them to train' in r.stdout, r.stdout + r.stderr
-    assert commits(whole/'curves') == before
+    ti_curve(str(whole), ks='1,3', replicates=4, dry_run=True)
+    assert ' 0 of them to train' in capsys.readouterr().out and commits(whole/'curves') == before
 
 
 def test_curve_leaves_its_files(whole):
     page = (whole/'report.html').read_text('utf-8')
     assert 'Does removing classes help?' in page and 'What they do to single images' in page
     assert 2 <= len((whole/'keep.txt').read_text('utf-8').split()) <= 8
-    verify = ti('ti-verify', whole/'curves')
-    assert verify.returncode == 0 and '0 damaged' in verify.stdout
+    assert verify(open_run(whole/'curves')).ok
 
 
-def test_damage_in_a_curve(whole, tmp_path):
+def test_damage_in_a_curve(whole, tmp_path, refused, capsys):
     "A damaged row is found, withdrawn, and trained again by the command that made the curve."
     out = tmp_path/'run'; shutil.copytree(whole, out)
     row = out/'curves/data.zarr/target/digits/pred/c/3/0/0'
     data = bytearray(row.read_bytes()); data[100] ^= 255; row.write_bytes(data)
-    refused(ti('ti-curve', out, *CURVE), 'damaged', 'ti-verify', 'curves --repair')
-    assert ti('ti-verify', out).returncode == 1  # a run is checked with its child runs
-    r = ti('ti-verify', out, '--repair')
-    assert r.returncode == 0 and 'ti-curve' in r.stdout, r.stderr
-    assert ti('ti-curve', out, *CURVE).returncode == 0
+    again = dict(ks='1,3', replicates=4, quiet=True, engine='here')
+    refused(ti_curve, out, **again, words=['damaged', 'ti-verify', 'curves --repair'])
+    refused(ti_verify, out, words=['ti-verify --repair'])  # a run is checked with its child runs
+    ti_verify(str(out), repair=True)
+    assert 'ti-curve' in capsys.readouterr().out
+    ti_curve(str(out), **again)
     assert json.loads((out/'curves/summary.json').read_text()) == json.loads((whole/'curves/summary.json').read_text())
 
 
-def test_nothing_without_training(run, tmp_path):
+def test_nothing_without_training(run, tmp_path, capsys):
     "A dry run trains nothing, and no model for the mappings either."
     out = tmp_path/'run'; shutil.copytree(run, out)
-    r = ti('ti-curve', out, *CURVE, '--dry-run')
-    assert r.returncode == 0 and '44 models in the curve, 44 of them to train' in r.stdout, r.stdout + r.stderr
-    assert not (out/'curves').exists()
-    r = ti('ti-curve', out, '--ks', 2, '--replicates', 1, '--arms', 'random', '--csv', tmp_path/'c.csv', '--quiet')
-    assert r.returncode == 0 and (tmp_path/'c.csv').is_file(), r.stderr  # one replicate: no test, but points
+    ti_curve(str(out), ks='1,3', replicates=4, dry_run=True)
+    assert '44 models in the curve' in capsys.readouterr().out and not (out/'curves').exists()
+    ti_curve(str(out), ks='2', replicates=1, arms='random', csv=str(tmp_path/'c.csv'), quiet=True, engine='here')
+    assert (tmp_path/'c.csv').is_file()  # one replicate: no test, but points
 
 
 def lines(path, *names): path.write_text('\n'.join(names), 'utf-8'); return path
 
 
-def test_wrong_questions(run, tmp_path):
+def test_wrong_questions(run, tmp_path, refused):
     names = tuple('OZSTBGAE')
-    refused(ti('ti-curve', run, '--ks', 7), '7 of 8 classes cannot be removed')
-    refused(ti('ti-curve', run, '--ks', 'a'), 'whole numbers')
-    refused(ti('ti-curve', run, '--keep', 1), 'keep must be from 2 to 7')
-    refused(ti('ti-curve', run, '--order', lines(tmp_path/'o', *names[:-1], 'X')), "not in the source, 'X'")
-    refused(ti('ti-curve', run, '--order', lines(tmp_path/'o', *names, 'O')), "'O' more than once")
-    refused(ti('ti-curve', run, '--order', tmp_path/'none'), 'no file at')
-    refused(ti('ti-curve', run, '--picked', lines(tmp_path/'p', 'elephant')), '0 of the picked classes')
-    refused(ti('ti-curve', run, '--arms', 'most negativ'), "did you mean 'most negative'")
-    refused(ti('ti-curve', run, '--replicates', 0), 'replicates must be 1 or more')
-    refused(ti('ti-curve', tmp_path), 'no run folder')
-    refused(ti('ti-curve', run, '--replicates', 1, '--save-keep', tmp_path/'k'), '--save-keep chooses the best k')
-    refused(ti('ti-explore', run), 'say what to look for')
-    refused(ti('ti-explore', run, '--failures', '--k', -1), '--k must be at least 1')
-    refused(ti('ti-explore', run, '--source-class', 'o'), "no source class 'o'")
-    refused(ti('ti-explore', run, '--leaks'), '--train-examples', 'of one worker')
-    refused(ti('ti-explore', run, '--failures', '--confirm', '--replicates', 1), 'at least 2 replicates')
-    refused(ti('ti-explore', run, '--source-class', 'O', '--csv', 'x.csv'), '--csv goes with')
+    def curve(*words, **options): refused(ti_curve, run, words=words, **options)
+    def explore(*words, **options): refused(ti_explore, run, words=words, **options)
+    curve('7 of 8 classes cannot be removed', ks='7')
+    curve('whole numbers', ks='a')
+    curve('keep must be from 2 to 7', keep='1')
+    curve("not in the source, 'X'", order=lines(tmp_path/'o', *names[:-1], 'X'), arms='random')
+    curve("'O' more than once", order=lines(tmp_path/'o', *names, 'O'), arms='random')
+    curve('no file at', order=tmp_path/'none', arms='random')
+    curve('0 of the picked classes', picked=lines(tmp_path/'p', 'elephant'), arms='random')
+    curve("did you mean 'most negative'", arms='most negativ')
+    curve('replicates must be 1 or more', replicates=0)
+    curve('--save-keep chooses the best k', replicates=1, save_keep=tmp_path/'k', arms='random')
+    refused(ti_curve, tmp_path, words=['no run folder'])
+    explore('say what to look for')
+    explore('--k must be at least 1', failures=True, k=-1)
+    explore("no source class 'o'", source_class='o')
+    explore('--train-examples', 'of one worker', leaks=True)
+    explore('at least 2 replicates', failures=True, confirm=True, replicates=1)
+    explore('--csv goes with', source_class='O', csv='x.csv')
 
 
-def test_target_too_small(tmp_path):
+def test_target_too_small(tmp_path, refused):
     "A class with a single image for choosing and reporting is named."
     rng = np.random.default_rng(0)
     save_images(ImageSet(rng.integers(0, 255, (5, 10, 10), dtype=np.uint8), np.array([0, 0, 0, 1, 1]), 'ab'),
                 tmp_path/'t.npz')
     (tmp_path/'r.toml').write_text(RECIPE.replace('name = "digits"', f'name = "npz"\npath = "{tmp_path}/t.npz"'))
-    refused(ti('ti-run', tmp_path/'r.toml', '--out', tmp_path/'run'), 'needs at least 4 images')
+    refused(ti_run, tmp_path/'r.toml', out=str(tmp_path/'run'), engine='here', words=['needs at least 4 images'])
 
 
-def test_images_gone(run, tmp_path):
+def test_images_gone(run, tmp_path, refused):
     "A grid needs the images; what has become of them is said in one line."
     out = tmp_path/'run'; shutil.copytree(run, out)
     for f in (out/'images').iterdir(): f.unlink()
     head = json.loads((out/'fleet.json').read_text())
     head['targets']['digits']['fingerprint'] = 'of another set'
     (out/'fleet.json').write_text(json.dumps(head))
-    refused(ti('ti-explore', out, '--source-class', 'O'), 'not those that the run began with')
+    refused(ti_explore, out, source_class='O', words=['not those that the run began with'])

@@ -26,10 +26,12 @@ def curve_orders(run, target, how, order, arms, dry):
     for them."""
     from transfer_influence.counterfactual import MAPPINGS, read_class_list, usual_arms, usual_orders
     from transfer_influence.recipe import nearest, need
-    from transfer_influence.retrain import class_run, units_of
+    from transfer_influence.retrain import base_target, class_run, units_of
+    from transfer_influence.store import open_run
     head = class_run(run)[1]; known = usual_arms(head)
     chosen = [a.strip() for a in arms.split(',')] if arms else list(known)
     for a in chosen: need(a in known, f"no arm '{a}'{nearest(a, known)}")
+    dry = dry and not open_run(run).exists(f'curves/surrogate/{base_target(run, target)}.json')
     orders = usual_orders(run, target, **how, arms=[a for a in chosen if not (dry and a in MAPPINGS)])
     names = next((o for o in orders.values() if o), units_of(head)) # any order costs the same
     if dry: orders |= {a: names[n + 1:] + names[:n + 1] for n, a in enumerate(MAPPINGS) if a in chosen}
