@@ -9,12 +9,14 @@ from nbdev.test import test_nb as run_nb
 here = Path(__file__).resolve().parent
 config = get_config(path=here)
 notebooks = sorted(nbglob(config.nbs_path, as_path=True))
+LONG = ('02_scaling_up', '04_cleaning_a_source')  # a minute each: .ci/run runs them, with --nb-flags slow
 
 
 @pytest.mark.parametrize('notebook', notebooks, ids=lambda f: f.stem)
 @pytest.mark.timeout(240)
 def test_notebook(notebook, request, monkeypatch):
+    flags = request.config.getoption('--nb-flags').split()
+    if notebook.stem in LONG and 'slow' not in flags: pytest.skip('takes a minute: --nb-flags slow, as in .ci/run')
     monkeypatch.chdir(notebook.parent)
-    ok, _ = run_nb(notebook, skip_flags=config.tst_flags.split(), basepath=config.config_path,
-                   force_flags=request.config.getoption('--nb-flags').split())
+    ok, _ = run_nb(notebook, skip_flags=config.tst_flags.split(), basepath=config.config_path, force_flags=flags)
     assert ok, 'the traceback is in the captured stderr'

@@ -268,8 +268,8 @@ def test_curve_and_examples(server):
     from transfer_influence.curve import load_curves
     from transfer_influence.finders import find_mislabeled, train_examples
     out = f'{server.url}/curved'
-    Fleet(RECIPE, out).run(workers=1, quiet=True)
-    curve = removal_curve(out, {'random': None}, [1], 2, workers=1, quiet=True)
+    Fleet(RECIPE, out).run(engine='here', quiet=True)
+    curve = removal_curve(out, {'random': None}, [1], 2, engine='here', quiet=True)
     assert load_curves(out)['digits'].accuracy == curve.accuracy
-    assert train_examples(out, 8, workers=1, quiet=True).complete
+    assert train_examples(out, 8, engine='here', quiet=True).complete
     assert len(find_mislabeled(out)) == 480
