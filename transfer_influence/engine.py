@@ -172,10 +172,11 @@ class HereEngine:
 @contextmanager
 def _threads_kept():
     "Tasks compute with one thread; afterwards this process has as many as before."
-    torch = sys.modules.get('torch'); n = torch and torch.get_num_threads()
+    torch = sys.modules.get('torch')
+    n = torch.get_num_threads() if torch else int(os.environ.get('OMP_NUM_THREADS') or default_workers())
     try: yield
     finally:
-        if torch: torch.set_num_threads(n)
+        if torch := sys.modules.get('torch'): torch.set_num_threads(n) # a task may have imported it
 
 # %% ../nbs/43_engine.ipynb #c9404727
 def parse_shard(shard:str, # such as '3/16'; empty: everything
