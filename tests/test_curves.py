@@ -163,6 +163,10 @@ def test_wrong_questions(run, tmp_path, refused):
     explore('--train-examples', 'of one worker', leaks=True)
     explore('at least 2 replicates', failures=True, confirm=True, replicates=1)
     explore('--csv goes with', source_class='O', csv='x.csv')
+    explore('no folder for', leaks=True, csv='/nowhere/x.csv')
+    explore('--within goes with', failures=True, within='3')
+    curve('no folder for', arms='random', csv='/nowhere/x.csv')
+    curve("unknown engine 'rai'", engine='rai')
 
 
 def test_target_too_small(tmp_path, refused):

@@ -169,7 +169,10 @@ def ti_report(run:str,          # a run folder
               output:str=None): # a recorded output; empty: margin
     "Write the page of a run."
     with friendly('ti-report'):
+        from pathlib import Path
+        from transfer_influence.recipe import need
         from transfer_influence.report import make_report
+        need(not out or Path(out).absolute().parent.is_dir(), f'no folder for {out}; make it first')
         print(make_report(run, out, output))
 
 # %% ../nbs/81_cli.ipynb #ce2dbf72

@@ -175,10 +175,12 @@ def plan_curve(run, orders:dict=None, ks=None, replicates:int=10, target:str=Non
     """Which models a curve needs. Raises `InputError` for a k that leaves fewer than 2 classes, unknown and repeated
     classes."""
     _, head = class_run(run); units = units_of(head); K = len(units)
+    need(orders is None or isinstance(orders, dict), 'orders must be a dict: {arm: class names, or None for random}')
     need(orders is None or orders or picked, 'give at least one order, or classes that were picked')
     need('full' not in (orders or {}), "an arm cannot be called 'full'; give it another name")
     need(replicates >= 1, f'replicates must be 1 or more, not {replicates}')
     for k in keep: need(2 <= k < K, f'keep must be from 2 to {K - 1} classes, not {k}')
+    ks = [ks] if isinstance(ks, int) else ks
     ks = check_ks([*(usual_ks(K) if ks is None else ks), *(K - k for k in keep)], K)
     orders = usual_orders(run, target) if orders is None else orders
     return _plan(orders, ks, picked, units, replicates, _seed_of(head))

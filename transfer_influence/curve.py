@@ -54,13 +54,13 @@ class Difference:
 
 def paired(a, b, what:str) -> Difference: # a minus b
     "Compare accuracies of models with common seeds. Raises `InputError` for fewer than 2 of them."
-    a, b = np.asarray(a, float), np.asarray(b, float); n = len(a)
+    n = min(len(a), len(b)); a, b = np.asarray(a, float)[:n], np.asarray(b, float)[:n]
     need(n >= 2, f'a test needs at least 2 replicates, not {n}; ask for more')
     from scipy.stats import ttest_ind, ttest_rel
     d = a - b; mean, error = float(d.mean()), float(d.std(ddof=1)/n**.5)
-    if np.ptp(d) < 1e-12: p = 2.**(1 - n) if abs(mean) > 1e-12 else 1. # no spread: what a sign test would say
+    if np.ptp(d) < 1e-6: p = 2.**(1 - n) if abs(mean) > 1e-6 else 1. # less than an image in a million: a sign test
     else: p = float(ttest_rel(a, b).pvalue)
-    spread = max(np.ptp(a), np.ptp(b)) > 1e-12
+    spread = max(np.ptp(a), np.ptp(b)) > 1e-6
     return Difference(what, mean, error, p, float(ttest_ind(a, b, equal_var=False).pvalue) if spread else p, n)
 
 # %% ../nbs/61_curve.ipynb #5eb86248
@@ -86,15 +86,20 @@ class BestK:
     k:int            # chosen on the select part by all replicates; 0: none
     gain:Difference  # on the report part, each replicate at the k that the others chose
 
-    def __repr__(self): return f'best k of {self.arm}: {self.k}. Cross-fitted gain on the report part, {self.gain}'
+    def __repr__(self):
+        if not self.k: return f'best k of {self.arm}: 0, on the select part no removal was better than all classes'
+        return f'best k of {self.arm}: {self.k}. Cross-fitted gain on the report part, {self.gain}'
 
 def _all_k(curve, arm, part):
     "(ks, replicates) accuracies of an arm, k = 0 first."
-    return np.array([curve.of('full', 0, part)] + [curve.of(arm, k, part) for k in curve.ks(arm)])
+    rows = [curve.of('full', 0, part)] + [curve.of(arm, k, part) for k in curve.ks(arm)]
+    n = min(map(len, rows))
+    return np.array([r[:n] for r in rows])
 
+# %% ../nbs/61_curve.ipynb #40e3a153
 def fitted_accuracy(curve:Curve, arm:str='most negative') -> np.ndarray: # (R,)
     "The report accuracy of each replicate at the k that the select accuracies of the others favour."
-    select, n = _all_k(curve, arm, 'select'), curve.replicates
+    select = _all_k(curve, arm, 'select'); n = select.shape[1]
     need(n >= 2, f'a test needs at least 2 replicates, not {n}; ask for more')
     others = (select.sum(1, keepdims=True) - select)/(n - 1) # means without replicate r
     return _all_k(curve, arm, 'report')[others.argmax(0), np.arange(n)]
@@ -132,10 +137,13 @@ def curve_rows(curve:Curve) -> list: # of dicts
     rows = []
     for arm in curve.accuracy:
         for k in curve.ks(arm):
-            row = dict(arm=arm, removed=k, replicates=curve.replicates)
+            row = dict(arm=arm, removed=k, replicates=len(curve.of(arm, k)))
             for part in PARTS: row |= _mean_sd(curve.of(arm, k, part), part)
             d = against_full(curve, arm, k) if k and curve.replicates > 1 else None
-            rows.append(row | (dict(gain=d.mean, stderr=d.stderr, p=d.p, p_welch=d.p_welch) if d else {}))
+            row |= dict(gain=d.mean, stderr=d.stderr, p=d.p, p_welch=d.p_welch) if d else {}
+            r = against_random(curve, arm, k) if d and arm != 'random' and k in curve.accuracy.get('random',
+                                                                                                   ()) else None
+            rows.append(row | (dict(over_random=r.mean, over_random_stderr=r.stderr, over_random_p=r.p) if r else {}))
     return rows
 
 # %% ../nbs/61_curve.ipynb #696952a3
@@ -166,13 +174,23 @@ def to_dataframe(self:Curve):
     return pd.DataFrame(curve_rows(self))
 
 # %% ../nbs/61_curve.ipynb #9faebe76
+def _longer(a, b):
+    "Replicate r is the same model in both, so the longer list holds the shorter one."
+    return max((a, b), key=lambda x: len(x['report']))
+
+def _arm(old, new, arm):
+    "The points of an arm that is in two curves; where its order has changed, those of the new one."
+    a, b = old.accuracy.get(arm, {}), new.accuracy.get(arm, {})
+    if not a or not b or old.orders.get(arm) != new.orders.get(arm): return b or a
+    return {k: _longer(a[k], b[k]) if k in a and k in b else a.get(k) or b[k] for k in {**a, **b}}
+
 def merged(old:Curve, new:Curve) -> Curve:
-    "A new curve with the arms and points of an older one, where both are of one kind; else the new one alone."
-    same = (old.class_names, old.about, old.replicates) == (new.class_names, new.about, new.replicates)
-    arms = set(old.accuracy) & set(new.accuracy)
-    if not same or any(old.orders.get(a) != new.orders.get(a) for a in arms): return new
-    accuracy = {a: old.accuracy.get(a, {}) | new.accuracy.get(a, {}) for a in {**new.accuracy, **old.accuracy}}
-    return replace(new, accuracy=accuracy, orders=old.orders | new.orders)
+    "A new curve with all that an older one of the same fleet has; points of an order that has changed are dropped."
+    fleet = [(c.class_names, c.about.get('models'), c.about.get('seed')) for c in (old, new)]
+    if fleet[0] != fleet[1]: return new
+    about = old.about | {k: v for k, v in new.about.items() if v is not None}
+    accuracy = {a: _arm(old, new, a) for a in {**new.accuracy, **old.accuracy}}
+    return replace(new, accuracy=accuracy, orders=old.orders | new.orders, about=about)
 
 def save_curve(curve:Curve, child:Store) -> Curve:
     "Add a curve to what a child run has of its target; what is there afterwards."

@@ -63,6 +63,7 @@ def columns_of(influence:InfluenceResult, columns) -> InfluenceResult:
     v, e, d = (a[:, columns] for a in (influence.values, influence.stderr, influence.dof))
     return replace(influence, values=v, stderr=e, dof=d, columns=tuple(influence.columns[j] for j in columns))
 
+# %% ../nbs/63_explore.ipynb #306cf515
 def project_labels(influence:InfluenceResult, # a column for each target image
                    source_class:str,
                    k:int=8,          # how many images from each end
@@ -70,7 +71,9 @@ def project_labels(influence:InfluenceResult, # a column for each target image
                   ) -> Projection:
     """The target images that a source class helps most and hurts most (Figures 4 and 5 of Jain et al., 2023).
     Raises `InputError` for unknown classes."""
-    names = influence.class_names
+    need(isinstance(influence, InfluenceResult), 'project_labels needs an influence table: '
+         'class_influence(predictions)')
+    names, within = influence.class_names, None if within is None else str(within)
     need(source_class in names, f"no source class '{source_class}'{nearest(source_class, names)}")
     p, v = influence.predictions or influence, influence.values[names.index(source_class)]
     need(within is None or p.labels is not None,
@@ -140,7 +143,7 @@ def _half(p, rows): return replace(p, masks=p.masks[rows], outputs={o: y[rows] f
 def _clusters(influence, n, seed):
     "A cluster number for each column. Columns count by their shape, not their size; what few components hold is kept."
     from sklearn.cluster import KMeans
-    v = np.nan_to_num(influence.values - np.nanmean(influence.values, 1, keepdims=True))
+    v = np.nan_to_num(influence.values - influence.values.mean(1, keepdims=True)) # 0: a class without an estimate
     v = v/np.maximum(np.linalg.norm(v, axis=0), 1e-12)
     u, s, w = np.linalg.svd(v, full_matrices=False); r = min(2*n, len(s))
     return KMeans(n, n_init=10, random_state=seed).fit_predict((s[:r, None]*w[:r]).T)

@@ -116,10 +116,14 @@ class Issues:
     @property
     def flagged(self): return [r for r in self.rows if r[f'is_{self.kind}_issue']]
     def __len__(self): return len(self.rows)
-    def __repr__(self):
-        said = (', '.join(f'{k} {v:.3g}' if isinstance(v, float) else f'{k} {v}' for k, v in r.items())
-                for r in self.rows[:3])
-        return '\n'.join([f'{len(self.flagged)} of {len(self)} images flagged. {self.about}', *(f' {s}' for s in said)])
+    def __repr__(self): return self.words()
+
+    def words(self, k:int=3) -> str:
+        "How many are flagged, what the score is, and the first k rows."
+        def say(r): return ', '.join(f'{n} {v:.3g}' if isinstance(v, float) else f'{n} {v}' for n, v in r.items())
+        of = len(self.examples.labels) if self.examples else len(self)
+        head = f'{len(self.flagged)} of {of} images flagged. {self.about}'
+        return '\n'.join([head, *(f' {say(r)}' for r in self.rows[:k])])
 
 # %% ../nbs/65_finders.ipynb #f54013d6
 @patch
@@ -164,7 +168,7 @@ def find_mislabeled(run, target:str=None, output:str=None,
     flag = (answer != e.labels) & (share > agreement) & ((~e.source.masks).sum(0) >= FEWEST)
     about = (f'mislabeled_score: mean probability of the given label over those of {len(e.source.masks)} models that '
              f'did not see the '
-             'image; low: probably mislabelled')
+             f'image; low: probably mislabelled. Flagged: more than {agreement:.0%} of them agree on another label')
     return _table(e, 'mislabeled', np.argsort(np.nan_to_num(score, nan=2), kind='stable'), about,
                   is_mislabeled_issue=flag,
                   mislabeled_score=score,
@@ -183,7 +187,8 @@ def find_misleading(run, target:str=None, output:str=None,
     found = q_values(two[:, None])[:, 0]
     about = (f'misleading_score: one-sided p of a negative influence on the {e.predictions.output(output)[0]} of '
              f'{e.predictions.target}, '
-             f'{e.predictions.n_models} models; low: models that saw the image do worse. Flagged: q < {q}')
+             f'{e.predictions.n_models} models; low: models that saw the image do worse. Flagged: q < {q} '
+             f'(Benjamini-Hochberg over two-sided p)')
     return _table(e, 'misleading', np.argsort(np.nan_to_num(below, nan=2), kind='stable'), about,
                   is_misleading_issue=(found < q) & (effect.values[:, 0] < 0), misleading_score=below,
                   influence=effect.values[:, 0], stderr=effect.stderr[:, 0], q=found)
@@ -198,6 +203,7 @@ def pair_effects(e:Examples, columns, output:str=None, among=None) -> Estimate: 
 # %% ../nbs/65_finders.ipynb #9d7edb47
 ALIKE = .8 # a pair that is less alike is never flagged
 
+# %% ../nbs/65_finders.ipynb #25cb2906
 def find_leakage(run, target:str=None, output:str=None,
                  k:int=100,        # how many pairs to look at, the most alike first
                  alike:Similarity=None, # where it is known already
@@ -213,7 +219,8 @@ def find_leakage(run, target:str=None, output:str=None,
     two = p_values(effect)[:, 0]
     shown = dict(influence=effect.values[:, 0], stderr=effect.stderr[:, 0], q=q_values(two[:, None])[:, 0])
     at = np.full(len(e.labels), 0); at[order] = np.arange(len(order))
-    about = (f'leakage_score: 1 - similarity; low: a copy of the target image. Flagged: more alike than '
+    about = (f'leakage_score: 1 - the smaller of the two similarities; low: a copy of the target image. Flagged: '
+             f'more alike than '
              f'{max(s.usual, ALIKE):.3f}. Influence on that '
              f"image's {e.predictions.output(output)[0]}, {e.predictions.n_models} models: positive confirms")
     target_class = np.array(e.predictions.target_class_names)[e.predictions.labels[s.column]]
