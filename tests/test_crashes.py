@@ -87,7 +87,7 @@ def test_worker_killed(undisturbed, tmp_path):
 @pytest.mark.timeout(300)
 def test_ctrl_c(tmp_path):
     out = tmp_path/'run'
-    p = start(out)
+    p = start(out, '--models', 80)  # so many that it is in their midst, also on a machine that is busy
     wait_for(lambda: len(commits(out)) >= 2)
     workers = children(p.pid)
     p.send_signal(signal.SIGINT); _, err = p.communicate(timeout=60)
