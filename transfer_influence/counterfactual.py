@@ -13,13 +13,14 @@ import warnings
 
 import numpy as np
 
-from .archive import find_target, read_commit, read_predictions, run_header
+from .archive import find_target, read_predictions, run_header
+from .cost import seconds_of_all
 from .curve import PARTS, Curve, best_k, load_curves, save_curve
 from .influence import class_influence, mean_influence
 from .predictions import Predictions
 from .recipe import from_dict, nearest, need
 from .retrain import Retrained, base_target, class_run, retrain, units_of, untrained
-from .store import Store, committed, open_run, read_images
+from .store import Store, open_run, read_images
 
 # %% ../nbs/62_counterfactual.ipynb #98df6134
 def check_parts(p:Predictions) -> None:
@@ -123,19 +124,11 @@ def plan_cost(run, plan:dict) -> tuple: # models that are still to train, second
     "What a curve's plan will take."
     masks, seeds = in_rows(plan)
     new = untrained(run, masks, seeds)
-    return int(new.sum()), _seconds(run, masks[new]) if new.any() else 0.
+    return int(new.sum()), float(masks[new].mean(1).sum()*seconds_of_all(open_run(run))) if new.any() else 0.
 
 def in_rows(plan:dict) -> tuple: # (q, units) masks, (q,) seed numbers
     "A plan as `retrain` takes it: replicate r of all arms has seed number r."
     return np.concatenate(list(plan.values())), np.concatenate([np.arange(len(m)) for m in plan.values()])
-
-def _seconds(run, masks):
-    "From the run's records; 0 where there are none."
-    store = open_run(run); done = committed(store)[:200]
-    if not done: return 0.
-    seconds = np.median([read_commit(store, i).get('seconds', 0.) for i in done])
-    seen = np.asarray(store.group('r')['subset'][:], bool)[done].mean()
-    return float(np.asarray(masks, bool).mean(1).sum()/seen*seconds)
 
 # %% ../nbs/62_counterfactual.ipynb #b5ef7921
 MAPPINGS = ('label mapping', 'feature mapping') # arms that one more model is trained for

@@ -4,12 +4,10 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'Curve', 'Difference', 'paired', 'against_full', 'against_random', 'BestK', 'fitted_accuracy', 'best_k',
-           'curve_words', 'curve_rows', 'removal_table', 'save_rows', 'merged', 'save_curve', 'curve_from_dict',
-           'load_curves']
+           'curve_words', 'curve_rows', 'removal_table', 'merged', 'save_curve', 'curve_from_dict', 'load_curves']
 
 # %% ../nbs/61_curve.ipynb #ea7f9b3e
 from dataclasses import asdict, dataclass, replace
-import csv
 
 from fastcore.basics import patch
 import numpy as np
@@ -162,11 +160,6 @@ def removal_table(curve:Curve) -> list: # of dicts
         rows.append(dict(source=name, removed=str(k) if one else 'by the other replicates', accuracy=acc.mean(),
                          sd=acc.std(ddof=1), gain=d.mean, stderr=d.stderr, p=d.p, p_welch=d.p_welch))
     return rows
-
-def save_rows(rows:list, path) -> None:
-    "Write dicts as CSV in UTF-8; keys that a row lacks stay empty."
-    with open(path, 'w', newline='', encoding='utf-8') as f:
-        w = csv.DictWriter(f, list(dict.fromkeys(k for r in rows for k in r))); w.writeheader(); w.writerows(rows)
 
 @patch
 def to_dataframe(self:Curve):

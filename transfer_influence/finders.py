@@ -9,45 +9,39 @@ __all__ = ['FEWEST', 'ALIKE', 'examples_root', 'open_examples', 'train_examples'
 
 # %% ../nbs/65_finders.ipynb #4b3decf1
 from dataclasses import dataclass, replace
-import csv
 
 from fastcore.basics import patch
 import numpy as np
 
-from .archive import find_target, read_commit, read_predictions, run_header
+from .archive import find_target, read_predictions, run_header
 from .begin import begin_run
+from .cost import seconds_of_all
 from .design import pack_masks
 from .estimators import Estimate, difference_in_means, p_values, q_values
 from .examples import example_influence
 from .explore import source_images
 from .fleet import Fleet, Report
+from .influence import save_rows
 from .predictions import Predictions
 from .progress import say_time
 from .recipe import DesignSpec, from_dict, need
 from .similar import Similarity, similar_images
-from .store import Store, committed, is_remote, is_run, open_run
+from .store import Store, is_run, open_run
 
 # %% ../nbs/65_finders.ipynb #2682eca8
 def examples_root(run) -> str:
     "Where the example-level run of a run is: the run itself, or its child."
     store = open_run(run)
     if store.get('fleet.json').get('units') == 'examples': return store.root
-    return f'{store.root}/examples' if is_remote(store.root) else store.root/'examples'
-
-def _cost(store, models):
-    "Seconds of one worker for models that see half of the images, from the times of the models that are there."
-    done = committed(store)[:200]
-    if not done: return 0.
-    seconds = np.median([read_commit(store, i).get('seconds', 0.) for i in done])
-    return models*seconds*.5/max(store.group('r')['subset'][:][done].mean(), 1e-9)
+    return f'{store.root}/examples'
 
 def open_examples(run) -> Store:
     "The example-level run of a run. Raises `InputError`, with its cost, where there is none."
     root = examples_root(run)
-    need(is_run(root), f'{run} draws whole classes; single images need a run that draws images: train_examples(run), '
-         f'or ti-explore '
-                       f'{run} --train-examples 500 (about {say_time(_cost(open_run(run), 500))} of one worker)')
-    return open_run(root)
+    if is_run(root): return open_run(root)
+    wait = say_time(500*.5*seconds_of_all(open_run(run)))
+    need(False, f'{run} draws whole classes; single images need a run that draws images: train_examples(run), or '
+         f'ti-explore {run} --train-examples 500 (about {wait} of one worker)')
 
 # %% ../nbs/65_finders.ipynb #8c5e2dde
 def train_examples(run,
@@ -134,8 +128,7 @@ def to_dataframe(self:Issues):
 @patch
 def save_csv(self:Issues, path) -> None:
     "Write the table as CSV in UTF-8."
-    with open(path, 'w', newline='', encoding='utf-8') as f:
-        w = csv.DictWriter(f, list(self.rows[0])); w.writeheader(); w.writerows(self.rows)
+    save_rows(self.rows, path)
 
 def _table(e, kind, order, about, **columns):
     "Rows in an order, from columns over all images; plain numbers, so that they can be written anywhere."
@@ -194,10 +187,10 @@ def find_misleading(run, target:str=None, output:str=None,
                   influence=effect.values[:, 0], stderr=effect.stderr[:, 0], q=found)
 
 # %% ../nbs/65_finders.ipynb #4a6f413a
-def pair_effects(e:Examples, columns, output:str=None, among=None) -> Estimate: # (images, 1)
-    "Influence of source image `among[i]` on target image `columns[i]`, for pairs."
+def pair_effects(e:Examples, examples, columns, output:str=None) -> Estimate: # (pairs, 1)
+    "Influence of source image `examples[i]` on target image `columns[i]`."
     y, z = e.predictions.output(output)[1].astype(np.float64), e.predictions.masks
-    found = [_effects(z[:, i], y[:, [j]]) for i, j in zip(among, columns)]
+    found = [_effects(z[:, i], y[:, [j]]) for i, j in zip(examples, columns)]
     return Estimate(*(np.concatenate([getattr(f, a) for f in found]) for a in ('values', 'stderr', 'dof')))
 
 # %% ../nbs/65_finders.ipynb #9d7edb47
@@ -215,7 +208,7 @@ def find_leakage(run, target:str=None, output:str=None,
     s = alike or similar_images(e.store.root, e.predictions.target)
     flag = s.score > max(s.usual, ALIKE)
     order = np.argsort(-s.score, kind='stable')[:max(k, flag.sum())] # nothing that is flagged is cut off
-    effect = pair_effects(e, s.column[order], output, order)
+    effect = pair_effects(e, order, s.column[order], output)
     two = p_values(effect)[:, 0]
     shown = dict(influence=effect.values[:, 0], stderr=effect.stderr[:, 0], q=q_values(two[:, None])[:, 0])
     at = np.full(len(e.labels), 0); at[order] = np.arange(len(order))

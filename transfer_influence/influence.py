@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIGN', 'ZEROS', 'InfluenceResult', 'class_influence', 'influence_of_blocks', 'mean_influence', 'influence_by_class',
-           'Ranked', 'kind_of_q', 'ranked', 'rank_of', 'describe', 'table_rows', 'data_frame', 'save_csv',
+           'Ranked', 'kind_of_q', 'ranked', 'rank_of', 'describe', 'table_rows', 'data_frame', 'save_rows', 'save_csv',
            'save_influence', 'load_influence']
 
 # %% ../nbs/52_influence.ipynb #499eca3c
@@ -256,12 +256,15 @@ def data_frame(result:InfluenceResult):
     import pandas as pd
     return pd.DataFrame(table_rows(result))
 
-def save_csv(result:InfluenceResult, path) -> None:
-    "`table_rows` as a CSV file in UTF-8."
-    rows = table_rows(result)
+def save_rows(rows:list, path) -> None:
+    "Write dicts as a CSV file in UTF-8; keys that a row lacks stay empty."
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, 'w', newline='', encoding='utf-8') as f:
-        w = csv.DictWriter(f, rows[0]); w.writeheader(); w.writerows(rows)
+        w = csv.DictWriter(f, list(dict.fromkeys(k for r in rows for k in r))); w.writeheader(); w.writerows(rows)
+
+def save_csv(result:InfluenceResult, path) -> None:
+    "`table_rows` as a CSV file in UTF-8."
+    save_rows(table_rows(result), path)
 
 # %% ../nbs/52_influence.ipynb #5b26ca52
 def save_influence(result:InfluenceResult,

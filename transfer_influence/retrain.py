@@ -15,7 +15,7 @@ from .design import group_names
 from .fleet import task_of, train_todo
 from .own import OwnTraining
 from .recipe import OUTPUTS, InputError, from_dict, need
-from .store import Store, committed, create_arrays, extend_arrays, is_remote, is_run, open_run
+from .store import Store, committed, create_arrays, extend_arrays, is_run, open_run
 from .wanted import pair_key, want, wanted
 
 # %% ../nbs/60_retrain.ipynb #77aa6ddd
@@ -39,8 +39,7 @@ def begin_child(run,      # the run above
     "Open the child run of a run, or make it. Raises `InputError` where the run above cannot be trained from."
     parent, head = class_run(run)
     recipe = _recipe_of(head, own, run)
-    place = f'{parent.root}/{name}' if is_remote(parent.root) else parent.root/name
-    child = Store(place)
+    child = Store(f'{parent.root}/{name}')
     child.put('fleet.json', dict(head, child=True))
     outputs = next(iter(head['targets'].values())).get('outputs', OUTPUTS)
     create_arrays(child, _columns_of(parent, head['targets']), outputs)
@@ -132,11 +131,9 @@ def untrained(run, masks, seeds, name:str='curves') -> np.ndarray: # (q,) bool: 
     "Which models `retrain` would train. Raises `InputError` where `retrain` would."
     parent = open_run(run); head = parent.get('fleet.json')
     masks = _in_classes(head, _check_masks(masks, units_of(head)))
-    place = f'{parent.root}/{name}' if is_remote(parent.root) else parent.root/name
-    child = Store(place) if is_run(place) else None
+    place = f'{parent.root}/{name}'; child = Store(place) if is_run(place) else None
     old, done = (wanted(child), set(committed(child))) if child else (None, ())
     known = {pair_key(m, s) for i, (m, s) in enumerate(zip(old.masks, old.seeds)) if i in done} if child else set()
     new = []
-    for k in (pair_key(m, s) for m, s in zip(masks,
-                                             SEEDS + np.asarray(seeds))): new.append(k not in known); known.add(k)
+    for key in map(pair_key, masks, SEEDS + np.asarray(seeds)): new.append(key not in known); known.add(key)
     return np.array(new, bool)

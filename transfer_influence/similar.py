@@ -15,6 +15,7 @@ import numpy as np
 from .archive import find_target, run_header
 from .explore import source_images, target_images
 from .recipe import from_dict, need
+from .retrain import SEEDS
 from .store import open_run
 
 # %% ../nbs/64_similar.ipynb #04b9c05e
@@ -60,7 +61,7 @@ class Features:
     shifts:tuple   # two lists over shifts, of the evaluation images
     others:tuple   # of target images that are not evaluated
 
-def _net_features(run, recipe, target, sets):
+def _net_features(run, recipe, sets):
     "Features of several stacks of images, by a net trained on the whole source."
     from transfer_influence.inputs import net_inputs
     from transfer_influence.pipeline import best_device, load_workbench, train_source
@@ -70,7 +71,7 @@ def _net_features(run, recipe, target, sets):
     images = images_of(open_run(run))
     bench = load_workbench(recipe, lambda name: read_images(images, name), best_device(), loop='resident')
     units = len(bench.labels) if recipe.design.units == 'examples' else len(bench.class_names)
-    net, _ = train_source(bench, np.ones(units, bool), 10**6)
+    net, _ = train_source(bench, np.ones(units, bool), SEEDS)
     net.eval()
     return [in_pieces(net.body, net_inputs(recipe.training.net, x, 'none', bench.device)).cpu().numpy() for x in sets]
 
@@ -80,10 +81,10 @@ def image_features(run, target:str=None) -> Features:
     user's own."""
     head = run_header(open_run(run)); need('recipe' in head, 'similarity needs a run made from a recipe')
     target, _ = find_target(head, target)
-    source, evaluated, rest = source_images(run).images, target_images(run, target), target_images(run, target,
-                                                                                                   evaluated=False)
+    source, evaluated = source_images(run).images, target_images(run, target)
+    rest = target_images(run, target, evaluated=False)
     moved = [shifted(evaluated, s) for s in SHIFTS]
-    f = _net_features(run, from_dict(head['recipe']), target, [source, rest, *moved])
+    f = _net_features(run, from_dict(head['recipe']), [source, rest, *moved])
     return Features((f[0], source), (f[2:], moved), (f[1], rest))
 
 # %% ../nbs/64_similar.ipynb #88dafcd1
