@@ -21,7 +21,7 @@ from transfer_influence.influence import class_influence, rank_of
 from transfer_influence.planted import plant_crossed, plant_leaks, plant_mislabeled, plant_mixed
 from transfer_influence.predictions import from_arrays
 from transfer_influence.recipe import DesignSpec, RunSpec, SourceSpec, TargetSpec, load_recipe
-from transfer_influence.sources import save_images
+from transfer_influence.files import save_images
 
 TITLE = 'planted truths: harmful classes, helpful classes, leaks, wrong labels, a hidden sub-population, nulls'
 BASE = load_recipe('glyphs-digits')

@@ -17,7 +17,7 @@ from transfer_influence.cli_use import ti_curve, ti_explore
 from transfer_influence.data import ImageSet
 from transfer_influence.fleet import Fleet
 from transfer_influence.recipe import load_recipe
-from transfer_influence.sources import save_images
+from transfer_influence.files import save_images
 from transfer_influence.store import open_run
 
 BIN = Path(sys.executable).parent

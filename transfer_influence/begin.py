@@ -36,7 +36,7 @@ def target_head(s:ImageSet) -> dict:
 
 def target_columns(s:ImageSet, spec:TargetSpec, seed:int) -> tuple: # labels, part, rows of the evaluation images
     "What influence has columns for."
-    split = split_target(s, spec.train_share, seed)
+    split = split_target(s, spec.train_share, seed, spec.per_class)
     return s.labels[split.evaluate], split.part, split.evaluate
 
 # %% ../nbs/45_begin.ipynb #4c5b85eb

@@ -33,7 +33,7 @@ from zarr.storage import ObjectStore
 
 from .data import ImageSet
 from .recipe import OUTPUTS, UserError, need
-from .sources import load_images, save_images
+from .files import load_images, save_images
 
 # %% ../nbs/41_store.ipynb #606b550d
 class StoreError(UserError, OSError):

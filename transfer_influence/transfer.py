@@ -46,7 +46,7 @@ def target_data(s:ImageSet,
                 precision='float32', # of the arithmetic
                ) -> TargetData:
     "Split a target and prepare it for a fleet."
-    split = split_target(s, spec.train_share, seed)
+    split = split_target(s, spec.train_share, seed, spec.per_class)
     x = [net_inputs(net, s.images[rows], augment, device)
          for rows, augment in [(split.train, spec.augment), (split.evaluate, 'none')]]
     y = [torch.from_numpy(s.labels[rows]).to(x[0].device) for rows in (split.train, split.evaluate)]
