@@ -79,11 +79,12 @@ def expected_cost(recipe, out, workers, gpus, at_once):
     from transfer_influence.cost import probe
     return probe(recipe, out, workers, gpus, at_once)
 
-def changed_recipe(recipe:str, models:int, skip_bad:bool, keep:bool=False):
+def changed_recipe(recipe:str, models:int, skip_bad:bool, keep:bool=False, **places):
     "A recipe by name or path, after the options of `ti-run`."
     from dataclasses import replace
     from transfer_influence.recipe import load_recipe
-    r = load_recipe(recipe)
+    from transfer_influence.sources import place_recipe
+    r = place_recipe(load_recipe(recipe), **places)
     r = replace(r, run=replace(r.run, models=r.run.models if models is None else models, keep=keep or r.run.keep))
     if skip_bad: r = replace(r, source=replace(r.source, skip_bad=True),
                              targets=tuple(replace(t, skip_bad=True) for t in r.targets))
@@ -94,6 +95,10 @@ def changed_recipe(recipe:str, models:int, skip_bad:bool, keep:bool=False):
 def ti_run(recipe:str,          # a TOML file, or the name of a shipped recipe
            out:str=None,        # the run folder, or s3://bucket/run; an unfinished one is continued
            models:int=None,     # number of models; more than before extends the run
+           source:str='',       # where the source's images lie, if the recipe leaves it open
+           target:str='',       # where the targets' lie: a path for all, or name=path,name=path
+           test:str='',         # where the evaluation images lie, if not there; likewise
+           download:bool=False, # fetch public sets that are not there
            workers:int=None,    # worker processes; empty: one per GPU, else one per core
            engine:str='local',  # local, ray, or here: in this process
            address:str=None,    # of the Ray cluster
@@ -108,7 +113,8 @@ def ti_run(recipe:str,          # a TOML file, or the name of a shipped recipe
            quiet:bool=False):   # no progress line
     "Train the fleet of a recipe, estimate influence, write the page. Safe to stop and to repeat."
     with friendly('ti-run'):
-        r = changed_recipe(recipe, models, skip_bad, keep)
+        note_warnings()
+        r = changed_recipe(recipe, models, skip_bad, keep, source=source, target=target, test=test, download=download)
         if dry_run: print(expected_cost(r, out, workers, gpus, at_once)); return
         run_fleet(r, out, 'ti-run', at_once, until_reliability, workers=workers, engine=engine, address=address,
                   gpus=gpus, shard=shard, retries=retries, quiet=quiet)

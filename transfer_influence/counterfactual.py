@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAPPINGS', 'check_parts', 'order_output', 'influence_order', 'check_order', 'save_class_list', 'read_class_list',
            'check_keep', 'surrogate_orders', 'check_ks', 'usual_ks', 'arm_masks', 'plan_cost', 'in_rows', 'usual_arms',
-           'usual_orders', 'plan_curve', 'removal_curve', 'prune_classes']
+           'usual_orders', 'plan_curve', 'accuracies', 'removal_curve', 'prune_classes']
 
 # %% ../nbs/62_counterfactual.ipynb #7185370a
 from pathlib import Path
@@ -184,18 +184,29 @@ def _seed_of(head): return head['recipe']['run']['seed'] if 'recipe' in head els
 def _need_accuracy(p):
     need('correct' in p.outputs, "a removal curve needs the recorded output 'correct': evaluate_fn must give scores")
 
-def _accuracies(found:Retrained, target, select):
-    right = found.outputs(target)['correct']
-    return {part: right[:, select == (part == 'select')].mean(1) for part in PARTS}
+def accuracies(right,      # (m, n) 1 where a model is right, else 0
+               labels,     # (n,)
+               metric:str, # top1, or per_class: the mean of the classes' shares
+              ) -> np.ndarray: # (m,)
+    "The accuracy of each model."
+    if metric == 'top1': return right.mean(1)
+    return np.mean([right[:, labels == k].mean(1) for k in np.unique(labels)], 0)
 
-def _curve_of(found, plan, target, select, **facts):
+# %% ../nbs/62_counterfactual.ipynb #9e320507
+def _metric(head, target):
+    "How a run's recipe counts accuracy."
+    return next((t.get('metric', 'top1') for t in head.get('recipe', {}).get('targets', []) if t['name'] == target),
+                'top1')
+
+def _curve_of(found, plan, p, metric, **facts):
     "Put the accuracies of the models back to their arms."
-    acc, at, arms = _accuracies(found, target, select), 0, {}
+    right, at, arms, target = found.outputs(p.target)['correct'], 0, {}, p.target
+    acc = {part: accuracies(right[:, p.split == part], p.labels[p.split == part], metric) for part in PARTS}
     for (arm, k), masks in plan.items():
         arms.setdefault(arm, {})[k] = {p: acc[p][at:at + len(masks)].tolist() for p in PARTS}; at += len(masks)
     return Curve(target, accuracy=arms, **facts)
 
-# %% ../nbs/62_counterfactual.ipynb #7d828e52
+# %% ../nbs/62_counterfactual.ipynb #a0bd4588
 def removal_curve(run,                # a run folder
                   orders:dict=None,   # {arm: classes, first to be removed first; None: random}; empty: `usual_orders`
                   ks=None,            # how many to remove; empty: from a tenth to four fifths
@@ -213,8 +224,9 @@ def removal_curve(run,                # a run folder
     orders = usual_orders(run, target, **how) if orders is None else orders
     plan = plan_curve(run, orders, ks, replicates, target, keep, picked)
     found = retrain(run, *in_rows(plan), **options)
-    about = dict(models=p.n_models, **how, device=found.device(), seed=_seed_of(store.get('fleet.json')))
-    curve = _curve_of(found, plan, target, p.split == 'select', class_names=p.class_names, about=about,
+    head = store.get('fleet.json'); metric = _metric(head, target)
+    about = dict(models=p.n_models, **how, device=found.device(), seed=_seed_of(head), metric=metric)
+    curve = _curve_of(found, plan, p, metric, class_names=p.class_names, about=about,
                       orders={a: list(o) for a, o in orders.items() if o is not None})
     return save_curve(curve, found.store)
 

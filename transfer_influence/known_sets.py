@@ -84,10 +84,13 @@ def _item(ds, i): return ds[i][0]
 def list_torchvision(ds, # a set of `torchvision.datasets`, without transforms
                     ) -> Listing:
     "What a torchvision set holds."
-    files, titles = files_of(ds), _names(ds)
-    if files: keys, opened = [f'{f.parent.name}/{f.name} {f.stat().st_size}' for f in files], Files(files)
-    else: keys, opened = [f'image {i} 0' for i in range(len(ds))], partial(_item, ds)
-    return Listing(opened, labels_of(ds), distinct(titles, getattr(ds, 'wnids', None)), tuple(keys), titles)
+    files, titles, labels = files_of(ds), _names(ds), labels_of(ds)
+    names = distinct(titles, getattr(ds, 'wnids', None))
+    if not files: return Listing(partial(_item, ds), labels, names, tuple(f'image {i} 0' for i in range(len(ds))), titles)
+    order = sorted(range(len(files)), key=lambda i: str(files[i])) # some loaders take what the file system says
+    files = [files[i] for i in order]
+    keys = tuple(f'{f.parent.name}/{f.name} {f.stat().st_size}' for f in files)
+    return Listing(Files(files), labels[order], names, keys, titles)
 
 # %% ../nbs/12_known_sets.ipynb #44fe2a9f
 class Joined:

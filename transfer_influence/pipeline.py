@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .design import int_seed, rng_for
-from .inputs import net_inputs
+from .inputs import Streamed, net_inputs
 from .models import Net, build_net
 from .outputs import record_outputs
 from .recipe import Recipe
@@ -40,10 +40,12 @@ class Workbench:
     def device(self): return self.x.device
 
 # %% ../nbs/36_pipeline.ipynb #165fb695
-def pick_loop(recipe:Recipe, device) -> str: # resident, fastai or together
+def pick_loop(recipe:Recipe, device,
+              streamed:bool=False, # the images do not fit on the device
+             ) -> str: # resident, fastai or together
     "The loop that trains the models of a recipe on a device."
-    loop = recipe.training.loop
-    return 'together' if loop == 'resident' and torch.device(device).type == 'cuda' else loop
+    loop, graph = recipe.training.loop, torch.device(device).type == 'cuda' and not streamed
+    return 'together' if loop == 'resident' and graph and not recipe.training.small else loop
 
 def fit_function(loop:str):
     "The function that trains one net: a loop's own, or for `together`, which trains many, the resident one."
@@ -65,8 +67,8 @@ def load_workbench(recipe:Recipe,
     s, spec, seed = images('source') or load_source(recipe.source), recipe.training, recipe.run.seed
     targets = {t.name: target_data(images(t.name) or load_target(t, recipe.source), t, spec.net, seed, device,
                                    spec.precision) for t in recipe.targets}
-    x = net_inputs(spec.net, s.images, spec.augment, device)
-    y, loop = torch.from_numpy(s.labels).to(x.device), loop or pick_loop(recipe, device)
+    x = net_inputs(spec.net, s.images, spec.augment, device, recipe.source.normalise, spec.small > 0)
+    y, loop = torch.from_numpy(s.labels).to(x.device), loop or pick_loop(recipe, device, isinstance(x, Streamed))
     together = Together(x, y) if loop == 'together' else None
     return Workbench(recipe, x, y, s.labels, s.class_names, targets, loop, together)
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['OUTPUTS', 'EMBEDDED', 'PUBLIC', 'NORMALISE', 'PROTOCOLS', 'HEADS', 'METRICS', 'SCHEDULES', 'AUGMENTS', 'DESIGNS',
-           'UNITS', 'NETS', 'LOOPS', 'PRECISIONS', 'UserError', 'InputError', 'need', 'nearest', 'is_open', 'placed',
-           'SourceSpec', 'TargetSpec', 'DesignSpec', 'TrainSpec', 'RunSpec', 'Recipe', 'from_dict', 'to_dict',
-           'to_toml', 'shipped_recipes', 'load_recipe', 'recipe_hash', 'recipe_differences']
+           'UNITS', 'NETS', 'LOOPS', 'PRECISIONS', 'UserError', 'InputError', 'need', 'nearest', 'SourceSpec',
+           'TargetSpec', 'DesignSpec', 'TrainSpec', 'RunSpec', 'Recipe', 'from_dict', 'to_dict', 'to_toml',
+           'shipped_recipes', 'load_recipe', 'recipe_hash', 'recipe_differences']
 
 # %% ../nbs/00_recipe.ipynb #d0cefdfd
 import json
@@ -79,18 +79,6 @@ def _check_set(part):
     _check_choice(part, 'normalise', NORMALISE)
 
 # %% ../nbs/00_recipe.ipynb #d4163e50
-def is_open(part) -> bool:
-    "Does a recipe leave it to the user where these images lie?"
-    return part.path.split('/')[0] == '?'
-
-def placed(part,     # a `SourceSpec` or `TargetSpec`
-           place:str, # where the images lie
-          ): # the same, its path filled in
-    "What a recipe left open, filled in. Raises `InputError` where it left nothing open."
-    need(is_open(part), f"the recipe says where '{part.name}' lies: {part.path or 'it comes along'}; change it there")
-    return replace(part, path=place + part.path[1:])
-
-# %% ../nbs/00_recipe.ipynb #f424e9e5
 @dataclass(frozen=True)
 class SourceSpec:
     "What the models are pretrained on. All images, of the targets too, are brought to its size and channels."

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .inputs import batch
+from .inputs import batch, batches
 from .schedule import Plan
 
 # %% ../nbs/33_resident.ipynb #7d3c8a76
@@ -56,10 +56,9 @@ def fit_resident(net,            # any module; it is trained in place
     "Train `net` in place: stochastic gradient descent along `plan`."
     params, flat = flatten(net)
     velocity, rows = torch.zeros_like(flat), torch.as_tensor(plan.rows, device=x.device)
-    moves = [None]*len(plan) if plan.moves is None else torch.as_tensor(plan.moves, device=x.device)
     net.train()
-    for r, move, rate in zip(rows, moves, plan.rates.tolist()):
-        with arithmetic(x.device, plan.precision): loss = F.cross_entropy(net(batch(x, r, move)), y[r])
+    for r, inputs, rate in zip(rows, batches(x, rows, plan.moves, plan.sizes), plan.rates.tolist()):
+        with arithmetic(x.device, plan.precision): loss = F.cross_entropy(net(inputs), y[r])
         slope = torch.cat([_line(g) for g in torch.autograd.grad(loss, params)])
         sgd_step(flat, slope, velocity, rate, plan.momentum, plan.weight_decay)
     return loss.item()

@@ -73,7 +73,8 @@ def _net_features(run, recipe, sets):
     units = len(bench.labels) if recipe.design.units == 'examples' else len(bench.class_names)
     net, _ = train_source(bench, np.ones(units, bool), SEEDS)
     net.eval()
-    return [in_pieces(net.body, net_inputs(recipe.training.net, x, 'none', bench.device)).cpu().numpy() for x in sets]
+    return [in_pieces(net.body, net_inputs(recipe.training.net, x, 'none', bench.device,
+                                           recipe.source.normalise)).cpu().numpy() for x in sets]
 
 # %% ../nbs/64_similar.ipynb #d5d84d49
 def image_features(run, target:str=None) -> Features:

@@ -16,7 +16,7 @@ from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 import fastai.callback.progress  # adds Learner.no_bar, which `fit_fastai` uses
 
-from .inputs import batch
+from .inputs import batches
 from .schedule import Plan
 
 # %% ../nbs/32_train.ipynb #9f1aeadc
@@ -25,13 +25,14 @@ class ResidentLoader:
     def __init__(self, x,            # a tensor of inputs, or `Pixels`
                  y:torch.Tensor,     # (N,) labels
                  rows,               # (steps, batch) row numbers
-                 moves=None):        # (steps, batch, 4), where images are moved
-        self.x, self.y, self.device = x, y, x.device
+                 moves=None,         # (steps, batch, 4), where images are moved
+                 sizes=None):        # side of the images of each step; 0: as they are
+        self.x, self.y, self.device, self.moves = x, y, x.device, moves
         self.rows = self.dataset = torch.as_tensor(rows, device=x.device)
-        self.moves = [None]*len(self.rows) if moves is None else torch.as_tensor(moves, device=x.device)
+        self.sizes = [0]*len(self.rows) if sizes is None else sizes
 
     def __len__(self): return len(self.rows)
-    def __iter__(self): return ((batch(self.x, r, m), self.y[r]) for r, m in zip(self.rows, self.moves))
+    def __iter__(self): return zip(batches(self.x, self.rows, self.moves, self.sizes), (self.y[r] for r in self.rows))
 
 # %% ../nbs/32_train.ipynb #653e7e93
 class PlannedRate(Callback):
@@ -64,7 +65,7 @@ def make_learner(net,             # any module; it is trained in place
                 ) -> Learner:
     "A fastai `Learner` that follows `plan`."
     sgd = partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=plan.momentum, weight_decay=plan.weight_decay))
-    loaders = ResidentLoader(x, y, plan.rows, plan.moves), ResidentLoader(x, y, plan.rows[:0])
+    loaders = ResidentLoader(x, y, plan.rows, plan.moves, plan.sizes), ResidentLoader(x, y, plan.rows[:0])
     half = [Autocast()] if plan.precision == 'bfloat16' else []
     return Learner(DataLoaders(*loaders, device=x.device), net, loss_func=F.cross_entropy, opt_func=sgd,
                    cbs=[PlannedRate(plan.rates), *half, *cbs])

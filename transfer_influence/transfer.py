@@ -47,7 +47,7 @@ def target_data(s:ImageSet,
                ) -> TargetData:
     "Split a target and prepare it for a fleet."
     split = split_target(s, spec.train_share, seed, spec.per_class)
-    x = [net_inputs(net, s.images[rows], augment, device)
+    x = [net_inputs(net, s.images[rows], augment, device, spec.normalise)
          for rows, augment in [(split.train, spec.augment), (split.evaluate, 'none')]]
     y = [torch.from_numpy(s.labels[rows]).to(x[0].device) for rows in (split.train, split.evaluate)]
     plan = make_plan(spec, np.arange(len(split.train)), rng_for(seed, 0, 'head'), s.images.shape[1],
