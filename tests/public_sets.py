@@ -118,7 +118,7 @@ def cifar(root, monkeypatch, which, n=2):
 
 
 def write_all(root, monkeypatch):
-    "Every public set under one root, as `--target ROOT` expects them."
+    "Every public set under one root, as `--target-path ROOT` expects them."
     from torchvision import datasets
     for write in (aircraft, birdsnap, caltech101, caltech256, stanford_cars, flowers102, food101, pets, sun397): write(root)
     for which in ('CIFAR10', 'CIFAR100'): cifar(root, monkeypatch, which)

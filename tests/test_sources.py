@@ -71,7 +71,7 @@ def test_recipes(name, tmp_path):
     r = load_recipe(name)
     assert r.about and load_recipe(_written(tmp_path, to_toml(r))) == r
     if name != 'glyphs-digits': # which comes along with its images
-        with pytest.raises(InputError, match='--source PATH'): load_source(r.source)
+        with pytest.raises(InputError, match='--source-path'): load_source(r.source)
 
 
 def _written(folder, text): path = folder/'r.toml'; path.write_text(text); return path
@@ -125,7 +125,7 @@ def test_pack_killed_and_resumed(photos, tmp_path):
     while not blocks.is_dir() or len(list(blocks.glob('*.json'))) < 2: time.sleep(.01); assert p.poll() is None
     p.send_signal(signal.SIGKILL); p.wait()
     assert not (tmp_path/'cut'/'pack.json').exists()
-    refused(ti('ti_run', 'tiny-imagenet-cifar10', '--source', tmp_path/'cut', '--target', tmp_path, '--out', tmp_path/'r'), 'is not finished')
+    refused(ti('ti_run', 'tiny-imagenet-cifar10', '--source-path', tmp_path/'cut', '--target-path', tmp_path, '--out', tmp_path/'r'), 'is not finished')
     r = ti('ti_pack', photos, tmp_path/'cut', '--size', 32, '--workers', 2)
     assert r.returncode == 0, r.stderr
     assert int(r.stdout.split('; ')[1].split()[0]) < 1600 # some were done already
@@ -149,10 +149,10 @@ def test_run_from_a_pack(photos, tmp_path):
     for part in ('train', 'val'): public_sets.class_folders(tmp_path/'pets'/part, n=4)
     (tmp_path/'r.toml').write_text('[source]\nname = "photos"\npath = "?"\nsize = 16\nchannels = 3\n[[targets]]\nname = "pets"\npath = "?"\nepochs = 1\n'
                                    '[training]\nwidth = 4\nepochs = 1\n[run]\nmodels = 4\n')
-    r = ti('ti_run', tmp_path/'r.toml', '--out', tmp_path/'run', '--source', tmp_path/'pack', '--target', tmp_path/'pets', '--workers', 1)
+    r = ti('ti_run', tmp_path/'r.toml', '--out', tmp_path/'run', '--source-path', tmp_path/'pack', '--target-path', tmp_path/'pets', '--workers', 1)
     assert r.returncode == 0, r.stderr
     public_sets.class_folders(tmp_path/'pets'/'val', ('fox',), 2)
-    refused(ti('ti_run', tmp_path/'r.toml', '--out', tmp_path/'other', '--source', tmp_path/'pack', '--target', tmp_path/'pets'),
+    refused(ti('ti_run', tmp_path/'r.toml', '--out', tmp_path/'other', '--source-path', tmp_path/'pack', '--target-path', tmp_path/'pets'),
             'different classes', "['fox']")
-    refused(ti('ti_run', tmp_path/'r.toml', '--out', tmp_path/'other', '--target', tmp_path/'pets'), '--source PATH')
-    refused(ti('ti_run', tmp_path/'r.toml', '--out', tmp_path/'other', '--source', tmp_path/'pack', '--target', 'pats=x'), "did you mean 'pets'")
+    refused(ti('ti_run', tmp_path/'r.toml', '--out', tmp_path/'other', '--target-path', tmp_path/'pets'), '--source-path')
+    refused(ti('ti_run', tmp_path/'r.toml', '--out', tmp_path/'other', '--source-path', tmp_path/'pack', '--target-path', 'pats=x'), "did you mean 'pets'")

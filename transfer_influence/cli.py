@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUICK_MODELS', 'demo_recipe', 'print_planted', 'demo_curves', 'ti_demo', 'expected_cost', 'changed_recipe', 'ti_run',
-           'ti_recipes', 'open_predictions', 'ti_influence', 'ti_report', 'ti_plan', 'ti_design', 'ti_status',
-           'with_children', 'verify_one', 'ti_verify', 'ti_compact']
+           'ti_recipes', 'open_predictions', 'ti_influence', 'ti_report', 'ti_status', 'with_children', 'verify_one',
+           'ti_verify', 'ti_compact']
 
 # %% ../nbs/81_cli.ipynb #9f32ef0a
 import sys
@@ -95,9 +95,9 @@ def changed_recipe(recipe:str, models:int, skip_bad:bool, keep:bool=False, **pla
 def ti_run(recipe:str,          # a TOML file, or the name of a shipped recipe
            out:str=None,        # the run folder, or s3://bucket/run; an unfinished one is continued
            models:int=None,     # number of models; more than before extends the run
-           source:str='',       # where the source's images lie, if the recipe leaves it open
-           target:str='',       # where the targets' lie: a path for all, or name=path,name=path
-           test:str='',         # where the evaluation images lie, if not there; likewise
+           source_path:str='',  # where the source's images lie, if the recipe leaves it open
+           target_path:str='',  # where the targets' lie: a path for all, or name=path,name=path
+           test_path:str='',    # where the evaluation images lie, if not there; likewise
            download:bool=False, # fetch public sets that are not there
            workers:int=None,    # worker processes; empty: one per GPU, else one per core
            engine:str='local',  # local, ray, or here: in this process
@@ -114,7 +114,8 @@ def ti_run(recipe:str,          # a TOML file, or the name of a shipped recipe
     "Train the fleet of a recipe, estimate influence, write the page. Safe to stop and to repeat."
     with friendly('ti-run'):
         note_warnings()
-        r = changed_recipe(recipe, models, skip_bad, keep, source=source, target=target, test=test, download=download)
+        r = changed_recipe(recipe, models, skip_bad, keep, source=source_path, target=target_path,
+                           test=test_path, download=download)
         if dry_run: print(expected_cost(r, out, workers, gpus, at_once)); return
         run_fleet(r, out, 'ti-run', at_once, until_reliability, workers=workers, engine=engine, address=address,
                   gpus=gpus, shard=shard, retries=retries, quiet=quiet)
@@ -180,45 +181,6 @@ def ti_report(run:str,          # a run folder
         from transfer_influence.report import make_report
         need(not out or Path(out).absolute().parent.is_dir(), f'no folder for {out}; make it first')
         print(make_report(run, out, output))
-
-# %% ../nbs/81_cli.ipynb #ce2dbf72
-@call_parse
-def ti_plan(source:str,              # a run folder, or an .npz file with masks and outputs
-            reliability:float=.9,    # wanted, of the (source class × target class) table
-            target:str=None,         # a target of the run; empty: the first
-            output:str=None,         # a recorded output; empty: margin
-            json:bool=False):        # for machines
-    "How many models a reliability takes, where the variance comes from, what a removal would bring."
-    with friendly('ti-plan'):
-        from dataclasses import asdict
-        from json import dumps
-        from transfer_influence.influence import class_influence
-        from transfer_influence.planning import expected_gain, plan_models
-        from transfer_influence.recipe import InputError
-        from transfer_influence.reliability import variance_report
-        p = open_predictions(source, target)
-        plan = plan_models(p, reliability, output)
-        try: variance = variance_report(p, output)
-        except InputError as e: variance = e
-        gain = expected_gain(class_influence(p, output, missing='mask').mean())
-        if not json: print(plan, variance, gain, sep='\n'); return
-        models = plan.models() if plan.can_say else None
-        told = None if isinstance(variance, InputError) else asdict(variance)
-        print(dumps(dict(plan=asdict(plan), models=models, variance=told, gain=asdict(gain))))
-
-# %% ../nbs/81_cli.ipynb #623596d9
-@call_parse
-def ti_design(classes:int,           # how many source classes there are
-              models:int,            # how many models there will be
-              alpha:float=.5,        # share of the classes that a model sees
-              design:str='exact',    # or bernoulli, varied, balanced, antithetic, hadamard, foldover, complete, auto
-              replicates:int=0,      # so many subsets are used twice
-              seed:int=0):
-    "What masks are good for: sizes, balance, what they leave entangled."
-    with friendly('ti-design'):
-        from transfer_influence.design import design_report, sample_masks
-        names = [f'class {k}' for k in range(classes)]
-        print(design_report(sample_masks(models, names, alpha, design, seed, replicates)))
 
 # %% ../nbs/81_cli.ipynb #6417bc06
 @call_parse

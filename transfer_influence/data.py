@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEMO_LETTERS', 'is_mapped', 'ImageSet', 'select_classes', 'eight_bits', 'fit_image', 'resize_set', 'fingerprint',
-           'assets', 'glyphs', 'glyph_faces', 'non_digits', 'digits', 'mnist5k', 'Split', 'split_target']
+           'same_images', 'assets', 'glyphs', 'glyph_faces', 'non_digits', 'digits', 'mnist5k', 'Split', 'split_target']
 
 # %% ../nbs/10_data.ipynb #dc500f9a
 from dataclasses import dataclass, replace
@@ -129,6 +129,13 @@ def fingerprint(s:ImageSet) -> str: # 16 hexadecimal digits
     h = sha256(repr((s.images.shape, s.class_names)).encode())
     h.update(np.ascontiguousarray(s.images[::step])); h.update(s.labels.astype('<i8'))
     return h.hexdigest()[:16]
+
+# %% ../nbs/10_data.ipynb #8076f314
+def same_images(a:ImageSet, b:ImageSet) -> np.ndarray: # (len(b),) bool
+    "Which images of `b` are also in `a`, pixel by pixel. Both must have one size."
+    if a.images.shape[1:] != b.images.shape[1:]: return np.zeros(len(b), bool)
+    seen = {x.tobytes() for x in a.images}
+    return np.array([x.tobytes() in seen for x in b.images])
 
 # %% ../nbs/10_data.ipynb #2c39c084
 def assets(): return files('transfer_influence')/'assets'

@@ -98,8 +98,8 @@ def fitted(s:ImageSet, name:str, size:int, channels:int) -> ImageSet:
 
 # %% ../nbs/14_sources.ipynb #52c28d2a
 def _open(spec, size, channels):
-    need(not is_open(spec), f"the recipe leaves open where '{spec.name}' lies; say it with --source PATH or --target "
-         f"PATH")
+    need(not is_open(spec), f"the recipe leaves open where '{spec.name}' lies; say it with --source-path or "
+         '--target-path')
     if spec.name in EMBEDDED:
         s = dict(glyphs=glyphs, digits=digits, mnist5k=mnist5k)[spec.name]()
         return resize_set(s, size, channels) if channels == 1 else fitted(s, spec.name, size, channels)
