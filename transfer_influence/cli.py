@@ -75,9 +75,11 @@ def ti_demo(out:str='demo-run',      # the run folder
 
 # %% ../nbs/81_cli.ipynb #58e23d90
 def expected_cost(recipe, out, workers, gpus, at_once):
-    "What a run will take, on this machine."
+    "What a run will take, on this machine: of whole models, or of single steps where models are large."
     from transfer_influence.cost import probe
-    return probe(recipe, out, workers, gpus, at_once)
+    from transfer_influence.estimate import estimate, is_large
+    rough = estimate(recipe, workers, gpus)
+    return rough if is_large(recipe, rough) else probe(recipe, out, workers, gpus, at_once)
 
 def changed_recipe(recipe:str, models:int, skip_bad:bool, keep:bool=False, **places):
     "A recipe by name or path, after the options of `ti-run`."

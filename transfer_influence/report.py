@@ -95,6 +95,8 @@ def verdict(f:TargetFindings) -> list: # of sentences
     rows = f.mean.top(len(f.mean.class_names))
     help_, hurt = [r for r in rows if r.influence > 0], [r for r in rows[::-1] if r.influence < 0]
     m, h = f.mean.n_models, f.half
+    if m < 20: return [f'{m} models are too few to tell any class from chance: train 20 at the least, better hundreds '
+                       '(the same ti-run command with more --models).']
     sure = 'Too few models to say how reliable that is.' if h is None else (
         f'Per target class, two such fleets of {m} models would agree with correlation {h.reliability:.2f} '
         f'({h.null:+.2f} by chance).')
