@@ -1,0 +1,125 @@
+"""The paper's experiment at 32 × 32, from the packs of Tiny-ImageNet and CIFAR-10 to the arrays in `results/`.
+
+    python benchmarks/natural.py RUNS --source-path … --target-path … --test-path … [--steps fleet,curves,…]
+
+Every step can be stopped and given again: fleets and curves continue, the arrays are written anew. Steps:
+fleet (alpha .1), half (alpha .5, the paper's), twentieth and quarter (pilots), groups (WordNet superclasses as units),
+curves, curves_half (removal and keep-only), leaks, export.
+"""
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from transfer_influence.archive import read_commit, read_predictions
+from transfer_influence.counterfactual import removal_curve
+from transfer_influence.finders import find_leakage
+from transfer_influence.fleet import Fleet
+from transfer_influence.influence import class_influence
+from transfer_influence.predictions import Predictions, save_predictions
+from transfer_influence.recipe import load_recipe
+from transfer_influence.sources import place_recipe
+from transfer_influence.store import committed, open_run
+
+RESULTS = Path(__file__).resolve().parent.parent/'results'
+FLEETS = dict(fleet=(.1, 2500, 50), half=(.5, 120, 0), twentieth=(.05, 200, 0), quarter=(.25, 80, 0)) # alpha, models, doubled
+KS, KEEP = (20, 40, 60, 80, 100, 120), (10, 20, 40)
+
+
+def wordnet() -> list: # of dicts: wnid, class, group, hypernyms
+    head, *rows = (RESULTS/'tiny_imagenet_wordnet.tsv').read_text('utf-8').splitlines()
+    return [dict(zip(head.split('\t'), r.split('\t'))) for r in rows]
+
+
+def hand_picked() -> list:
+    "What a person would keep for CIFAR-10, by WordNet alone: all animals with bones, all vehicles."
+    return [r['class'] for r in wordnet() if {'vertebrate', 'conveyance'} & set(r['hypernyms'].split(';'))]
+
+
+def recipe_of(step, places):
+    "The recipe of a fleet."
+    r = place_recipe(load_recipe('tiny-imagenet-cifar10'), **places)
+    if step == 'groups':
+        groups = {}
+        for row in wordnet(): groups.setdefault(row['group'], []).append(row['class'])
+        return replace(r, design=replace(r.design, alpha=.1, groups=groups, replicates=0), run=replace(r.run, models=300))
+    alpha, models, replicates = FLEETS[step]
+    return replace(r, design=replace(r.design, alpha=alpha, replicates=replicates), run=replace(r.run, models=models))
+
+
+def train(step, runs, places, workers): Fleet(recipe_of(step, places), runs/step).run(workers=workers)
+
+
+def curves(run, workers, replicates):
+    "Removal in three orders, keep-only, and a list that was picked by hand."
+    for r in sorted({2, 5, replicates}): # a little of everything first
+        print(removal_curve(run, ks=list(KS), replicates=r, keep=KEEP, picked={'hand-picked': hand_picked()}, workers=workers))
+
+
+# what is kept
+
+def facts(run) -> dict:
+    store = open_run(run); head, done = store.get('fleet.json'), committed(store)
+    commits = [read_commit(store, i) for i in done]
+    seconds = [c.get('seconds', np.nan) for c in commits]
+    session = store.get(sorted(store.paths('runs'))[0])
+    d = head['recipe']
+    return dict(models=len(done), alpha=d['design']['alpha'], seed=d['run']['seed'], net=f"{d['training']['net']} {d['training']['width']}",
+                epochs=d['training']['epochs'], precision=d['training']['precision'], device=commits[0].get('device', 'cpu'),
+                seconds=float(np.median(seconds)), core_minutes=float(np.nansum(seconds)/60), versions=session.get('versions', {}), hash=head['recipe_hash'])
+
+
+def averaged(p:Predictions) -> Predictions: # a column for each target class and part
+    "Outputs averaged over the 500 images of each class and part: all that class tables and orders need."
+    cells = [(c, part) for part in ('select', 'report') for c in range(len(p.target_class_names))]
+    chosen = [(p.labels == c) & (p.split == part) for c, part in cells]
+    outputs = {o: np.stack([p.outputs[o][:, j].mean(1, dtype=np.float64) for j in chosen], 1).astype(np.float32)
+               for o in ('margin', 'probability', 'correct')}
+    return replace(p, outputs=outputs, labels=np.array([c for c, _ in cells]), split=np.array([s for _, s in cells]))
+
+
+def export_fleet(step, runs):
+    p = read_predictions(open_run(runs/step), 'cifar10')
+    save_predictions(averaged(p), RESULTS/f'cifar10_{step}.npz')
+    (RESULTS/f'cifar10_{step}.json').write_text(json.dumps(facts(runs/step), indent=1))
+    if step == 'fleet':
+        infl = class_influence(p, 'margin', missing='mask')
+        np.savez_compressed(RESULTS/'cifar10_images.npz', influence=infl.values.astype(np.float16), stderr=infl.stderr.mean(0).astype(np.float16),
+                            labels=p.labels.astype(np.uint8), split=p.split == 'select', right=p.outputs['correct'].mean(0).astype(np.float16),
+                            predicted=confusions(p))
+
+
+def confusions(p): # (n, classes) uint8: how many in a hundred models take an image for each class
+    k = np.arange(len(p.target_class_names))
+    return np.rint(100*(p.outputs['predicted'][:, :, None] == k).mean(0)).astype(np.uint8)
+
+
+def export_curves(step, runs):
+    for name, run in (('fleet', runs/'fleet'), ('half', runs/'half')):
+        path = run/'curves'/'summary'/'cifar10.json'
+        if path.is_file(): (RESULTS/f'cifar10_curves_{name}.json').write_text(path.read_text())
+
+
+def main():
+    a = argparse.ArgumentParser(); a.add_argument('runs', type=Path)
+    for o in ('source', 'target', 'test'): a.add_argument(f'--{o}-path', dest=o, default='')
+    a.add_argument('--steps', default='fleet,half,twentieth,quarter,groups,curves,leaks,export'); a.add_argument('--workers', type=int)
+    a.add_argument('--replicates', type=int, default=10)
+    o = a.parse_args(); places = dict(source=o.source, target=o.target, test=o.test)
+    for step in o.steps.split(','):
+        start = time.time()
+        if step in (*FLEETS, 'groups'): train(step, o.runs, places, o.workers)
+        if step == 'curves': curves(o.runs/'fleet', o.workers, o.replicates)
+        if step == 'curves_half': curves(o.runs/'half', o.workers, o.replicates)
+        if step == 'leaks': (RESULTS/'cifar10_leaks.json').write_text(json.dumps(find_leakage(o.runs/'fleet').rows[:60], indent=1))
+        if step == 'export':
+            for s in (*FLEETS, 'groups'):
+                if (o.runs/s/'fleet.json').is_file(): export_fleet(s, o.runs)
+            export_curves(step, o.runs)
+        print(f'{step}: {(time.time() - start)/60:.1f} min')
+
+
+if __name__ == '__main__': main()
