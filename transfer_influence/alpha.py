@@ -102,16 +102,19 @@ def _hours(h): return 'more than 10,000 h' if h > 1e4 else f'{h:.2g} h' if h >= 
 
 def _line(a, plan):
     low = a.hours(plan.reliability)
-    said = f'{plan.reliability:g} takes about {a.models_for(plan.reliability):.0f} models, {_hours(low[0])} of one worker ' \
+    many = f'{plan.reliability:g} takes about {a.models_for(plan.reliability):.0f} models'
+    said = f'{many}, {_hours(low[0])} of one worker ' \
            f'(90 % interval {_hours(low[1])} to {_hours(low[2])})' if a.q > 0 else 'no signal was seen'
     return (f'alpha {a.alpha:g} ({a.seen} classes a model): {a.models} models of {a.seconds:.2g} s, signal-to-noise '
             f'{a.q:.2f} ± {a.error:.2f}; {said}; worth most with probability {plan.chances[a.alpha]:.2f}')
 
 def _advice(plan):
     b = plan.best
-    if not plan.can_say: return ('none of the pilots can tell its signal from noise: train more models in each, smaller '
+    if not plan.can_say: return ('none of the pilots can tell its signal from noise: train more models in each, '
+                                 'smaller '
                                  'alphas, or longer')
     sure = '' if plan.chances[b.alpha] > .9 else f' (not sure: probability {plan.chances[b.alpha]:.2f})'
-    return (f'use alpha {b.alpha:g}{sure}. The price: the influence then says what a class adds to a source of {b.seen} '
+    return (f'use alpha {b.alpha:g}{sure}. The price: the influence then says what a class adds to a source of '
+            f'{b.seen} '
             'classes, not what is lost when it leaves all of them. The smaller the subset, the more it speaks of small '
             'sources; whether the order holds for the whole source, a removal curve says (ti-curve)')

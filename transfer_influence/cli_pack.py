@@ -11,7 +11,7 @@ import time
 
 from fastcore.script import call_parse
 
-from .session import friendly, note_warnings
+from .session import friendly
 
 # %% ../nbs/83_cli_pack.ipynb #af7567d3
 class PackProgress:
@@ -42,7 +42,7 @@ def pack_words(head, out, seconds, done) -> str:
     "What was packed."
     size = head['images']*head['size']**2*head['channels']
     words = f"{out}: {head['images']} images of {head['size']} × {head['size']} × {head['channels']}, " \
-            f"{len(head['class_names'])} classes, {size/1e6:.0f} MB"
+            f"{len(head['class_names'])} classes, {size/1e6:.3g} MB"
     return words + (f'; {done} were decoded now, {done/max(seconds, 1e-9):.0f} a second' if done else '; nothing was '
                     'left to do')
 
@@ -64,7 +64,6 @@ def ti_pack(src:str,            # class folders (also as train/ and val/ or test
         from transfer_influence.engine import LocalEngine
         from transfer_influence.pack import check_pack, images_left, make_pack
         from transfer_influence.recipe import need
-        note_warnings()
         need(size is not None, 'say how large the images should be: --size PIXELS')
         listing = to_pack(src, name, part, download)
         start, step = time.time(), PackProgress(images_left(listing, out, size, channels), quiet)

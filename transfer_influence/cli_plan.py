@@ -8,7 +8,7 @@ __all__ = ['plan_run', 'parse_alphas', 'alpha_pilots', 'plan_pilots', 'ti_plan',
 # %% ../nbs/83_cli_plan.ipynb #5b4a30b3
 from fastcore.script import call_parse
 
-from .session import friendly, note_warnings
+from .session import friendly
 
 # %% ../nbs/83_cli_plan.ipynb #6b6aef15
 def plan_run(run, reliability, target, output, json):
@@ -48,12 +48,14 @@ def alpha_pilots(recipe, alphas, out, pilot, workers, quiet) -> list: # of run f
     for a in alphas:
         models = max(20, round(pilot*alphas[0]/a))
         if not quiet: print(f'alpha {a:g}: a pilot of {models} models')
-        r = replace(recipe, design=replace(recipe.design, alpha=a, replicates=0), run=replace(recipe.run, models=models))
+        r = replace(recipe, design=replace(recipe.design, alpha=a, replicates=0),
+                    run=replace(recipe.run, models=models))
         folders.append(f'{out}/alpha-{a:g}')
         Fleet(r, folders[-1]).run(workers=workers, quiet=quiet)
     return folders
 
-def plan_pilots(alphas, recipe, out, pilot, reliability, target, output, json, workers, quiet):
+# %% ../nbs/83_cli_plan.ipynb #dcd04c08
+def plan_pilots(alphas, recipe, out, pilot, how, json, workers, quiet):
     "Print which alpha pilots favour."
     from dataclasses import asdict
     from json import dumps
@@ -61,7 +63,7 @@ def plan_pilots(alphas, recipe, out, pilot, reliability, target, output, json, w
     from transfer_influence.recipe import need
     need(out, 'say where the pilots go: --out FOLDER')
     need(pilot >= 20, f'--pilot must be at least 20 models, not {pilot}')
-    plan = plan_alpha(alpha_pilots(recipe, alphas, out, pilot, workers, quiet or json), reliability, target, output)
+    plan = plan_alpha(alpha_pilots(recipe, alphas, out, pilot, workers, quiet or json), **how)
     print(dumps(asdict(plan) | dict(best=plan.best.alpha)) if json else plan)
 
 # %% ../nbs/83_cli_plan.ipynb #8b8ebd6a
@@ -80,12 +82,12 @@ def ti_plan(run:str,                 # a run folder, or an .npz file with masks 
             quiet:bool=False):       # no progress line
     "How many models a reliability takes, what a removal would bring; with --alphas, which share of the classes to use."
     with friendly('ti-plan'):
-        note_warnings()
         if not alphas: return plan_run(run, reliability, target, output, json)
         from transfer_influence.cli import changed_recipe
         places = dict(source=source_path, target=target_path, test=test_path, download=download)
         shares, recipe = parse_alphas(alphas), changed_recipe(run, None, False, **places)
-        plan_pilots(shares, recipe, out, pilot, reliability, target, output, json, workers, quiet)
+        how = dict(reliability=reliability, target=target, output=output)
+        plan_pilots(shares, recipe, out, pilot, how, json, workers, quiet)
 
 # %% ../nbs/83_cli_plan.ipynb #62c040d0
 @call_parse

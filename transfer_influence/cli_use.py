@@ -10,7 +10,7 @@ __all__ = ['numbers', 'curve_orders', 'say_plan', 'keep_list', 'check_paths', 'c
 # %% ../nbs/82_cli_use.ipynb #d52014b1
 from fastcore.script import call_parse
 
-from .session import friendly, note_warnings
+from .session import friendly
 
 # %% ../nbs/82_cli_use.ipynb #16738a43
 def numbers(text:str, option:str) -> list:
@@ -120,7 +120,6 @@ def ti_curve(run:str,              # a run folder
              workers:int=None, engine:str='local', address:str=None, gpus:float=None): # these four: see ti-run
     "Train again without the most negative, most positive and random classes; accuracy on the report part."
     with friendly('ti-curve'):
-        note_warnings()
         from transfer_influence.cluster import check_engine
         how = dict(output=output, method=method); check_engine(engine)
         orders = curve_orders(run, target, how, order, arms, dry_run)

@@ -45,7 +45,8 @@ class Cost:
         hours = self.models*self.seconds/3600
         kind = 'GPU-hours' if self.device == 'cuda' else 'core-hours'
         return (f'{self.models} models, about {self.seconds:.2g} s each: {say_time(self.wall_seconds)} with {where} '
-                f'({hours:.2g} {kind}), {self.megabytes:.0f} MB of disk, {self.memory:.0f} MB of memory a worker' + self.how)
+                f'({hours:.2g} {kind}), {self.megabytes:.0f} MB of disk, {self.memory:.0f} MB of memory a worker'
+                f'{self.how}')
 
 # %% ../nbs/49_cost.ipynb #67c86c8f
 def _memory(_=None):

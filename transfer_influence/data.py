@@ -26,6 +26,7 @@ def is_mapped(a) -> bool:
         a = a.base
     return False
 
+# %% ../nbs/10_data.ipynb #cb23f5d2
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     "Images, labels and class names that fit each other. Raises `InputError` if they do not."
@@ -207,6 +208,7 @@ def _training_part(s, train_share, per_class, rng):
     train[own[_stratified(s.labels, own, per_class, rng)] if per_class else own] = True
     return train, ~s.train_part
 
+# %% ../nbs/10_data.ipynb #ca0d48d8
 def split_target(s:ImageSet,
                  train_share:float=.4, # used where the set has no training part of its own
                  seed:int=0,

@@ -25,7 +25,8 @@ def _counts(part, opened):
     if part.name in IMAGES and is_open(part):
         train, test = IMAGES[part.name]
         return train, test, 1000 if part.name == 'imagenet' else 100
-    need(not is_open(part), f"the recipe leaves open where '{part.name}' lies; say it with --source-path or --target-path")
+    need(not is_open(part), f"the recipe leaves open where '{part.name}' lies; say it with --source-path or "
+         f"--target-path")
     s = opened()
     share = getattr(part, 'train_share', 1.)
     train = int(len(s)*share) if s.train_part is None else int(s.train_part.sum())
@@ -57,6 +58,7 @@ def time_images(net:str, width:int, size:int, channels:int, spec, # a `TrainSpec
         return _median_time(step, device)/n, counter.get_total_flops()/n
     finally: torch.set_num_threads(threads)
 
+# %% ../nbs/49_estimate.ipynb #1c3a6a31
 def _median_time(step, device, tries=3):
     import torch
     def once():
@@ -113,7 +115,8 @@ def estimate(recipe:Recipe, workers:int=None, gpus:int=None) -> Cost:
     how = (f'; estimated from single steps on made-up images. In all {m*cost[1]/1e15:.2g} PFLOP: on a device that '
            f'sustains 30 TFLOP/s {m*cost[1]/30e12/3600:.2g} hours')
     pixels = counted[0]*recipe.source.size**2*recipe.source.channels
-    return Cost(m, len(devices), float(cost[0]), 0., m*columns*20/1e6, pixels/1e6 + 1000, 'cuda' if any(devices) else 'cpu', how)
+    return Cost(m, len(devices), float(cost[0]), 0., m*columns*20/1e6, pixels/1e6 + 1000, 'cuda' if any(devices)
+                else 'cpu', how)
 
 def is_large(recipe:Recipe, rough:Cost, most:float=30.) -> bool:
     "Would it be absurd to train whole models for an estimate: are they large, or their images not there?"

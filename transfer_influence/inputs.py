@@ -120,6 +120,7 @@ def batch(x,          # a tensor of inputs, or `Pixels`
     if moves is None and not size: return x[rows]
     return x.moved(rows, _still(len(rows), x.device) if moves is None else moves, size)
 
+# %% ../nbs/31_inputs.ipynb #e14dfb66
 def _ahead(x, rows, moves, sizes, depth=3):
     "Batches of a `Streamed` set, whose images a thread fetches `depth` steps before they are due."
     with ThreadPoolExecutor(1) as thread:

@@ -34,6 +34,7 @@ _CARS = 'the archives from Kaggle (search for "stanford cars dataset"): put devk
 _IMAGENET = 'ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz from image-net.org '\
             '(after registration)'
 
+# %% ../nbs/12_known_sets.ipynb #cd55595d
 KNOWN = dict(
     aircraft=KnownSet('FGVC Aircraft', 'FGVCAircraft', dict(split='trainval'), dict(split='test'), 'per_class'),
     birdsnap=KnownSet('Birdsnap', by_hand='its authors, as class folders in train/ and test/'),
@@ -91,7 +92,8 @@ def list_torchvision(ds, # a set of `torchvision.datasets`, without transforms
     "What a torchvision set holds."
     files, titles, labels = files_of(ds), _names(ds), labels_of(ds)
     names = distinct(titles, getattr(ds, 'wnids', None))
-    if not files: return Listing(partial(_item, ds), labels, names, tuple(f'image {i} 0' for i in range(len(ds))), titles)
+    if not files: return Listing(partial(_item, ds), labels, names, tuple(f'image {i} 0' for i in range(len(ds))),
+                                 titles)
     order = sorted(range(len(files)), key=lambda i: str(files[i])) # some loaders take what the file system says
     files = [files[i] for i in order]
     keys = tuple(f'{f.parent.name}/{f.name} {f.stat().st_size}' for f in files)

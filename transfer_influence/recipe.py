@@ -114,6 +114,18 @@ def _check_sgd(part):
     _check_length(part)
 
 # %% ../nbs/00_recipe.ipynb #040a65a1
+def _check_target(part):
+    _check_set(part); _check_sgd(part); _check_range(part, 'train_share', .01, .9)
+    _check_range(part, 'per_class', 0, 10**7, whole=True)
+    need(part.size == 0 or 4 <= part.size <= 1024, f'size must be 0 or from 4 to 1024, not {part.size}')
+    for name, known in [('protocol', PROTOCOLS), ('head', HEADS), ('augment', AUGMENTS), ('metric', METRICS),
+                        ('schedule', SCHEDULES)]:
+        _check_choice(part, name, known)
+    need(part.protocol == 'frozen' or part.head == 'sgd', "head = 'logreg' needs protocol = 'frozen'")
+    need(part.protocol != 'frozen' or part.augment == 'none',
+         "protocol 'frozen' computes features once, so it cannot augment: use 'paper' or 'full'")
+
+# %% ../nbs/00_recipe.ipynb #55e025e8
 @dataclass(frozen=True)
 class TargetSpec:
     "A target task, how its images are split, and how a model is transferred to it."
@@ -139,16 +151,7 @@ class TargetSpec:
     augment:str = 'none'          # of paper and full: none, flip, crop, flip-crop, resized
     skip_bad:bool = False         # leave out unreadable images, and count them
 
-    def __post_init__(self):
-        _check_set(self); _check_sgd(self); _check_range(self, 'train_share', .01, .9)
-        _check_range(self, 'per_class', 0, 10**7, whole=True)
-        need(self.size == 0 or 4 <= self.size <= 1024, f'size must be 0 or from 4 to 1024, not {self.size}')
-        for name, known in [('protocol', PROTOCOLS), ('head', HEADS), ('augment', AUGMENTS), ('metric', METRICS),
-                            ('schedule', SCHEDULES)]:
-            _check_choice(self, name, known)
-        need(self.protocol == 'frozen' or self.head == 'sgd', "head = 'logreg' needs protocol = 'frozen'")
-        need(self.protocol != 'frozen' or self.augment == 'none',
-             "protocol 'frozen' computes features once, so it cannot augment: use 'paper' or 'full'")
+    def __post_init__(self): _check_target(self)
 
 # %% ../nbs/00_recipe.ipynb #d6145ef4
 DESIGNS = ('exact', 'bernoulli', 'varied', 'balanced', 'antithetic', 'hadamard', 'foldover', 'complete', 'auto')

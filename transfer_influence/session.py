@@ -13,7 +13,8 @@ import sys
 # %% ../nbs/80_session.ipynb #beb0c701
 @contextmanager
 def friendly(command:str):
-    "Inside, user errors end the process with one line and exit status 1."
+    "Inside, user errors end the process with one line and exit status 1, and warnings are one line each."
+    note_warnings()
     try: yield
     except KeyboardInterrupt:
         print(f'\n{command}: stopped. Finished models are safe; give the same command again to go on.', file=sys.stderr)
@@ -66,7 +67,6 @@ def run_fleet(recipe, out, command, at_once=4, until=None, **options):
     from transfer_influence.fleet import Fleet
     from transfer_influence.recipe import need
     need(out, 'say where the run goes: --out FOLDER')
-    note_warnings()
     fleet = Fleet(recipe, out, at_once)
     stop = stop_rule(fleet, until) if until else None
     if stop and stop.reached: print(f'{command}: the reliability of {until} is reached already'); return finish(fleet)
