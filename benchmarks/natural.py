@@ -16,6 +16,7 @@ import numpy as np
 
 from transfer_influence.archive import read_commit, read_predictions
 from transfer_influence.counterfactual import removal_curve
+from transfer_influence.explore import project_labels, source_images, target_images
 from transfer_influence.finders import find_leakage
 from transfer_influence.fleet import Fleet
 from transfer_influence.influence import class_influence
@@ -26,6 +27,8 @@ from transfer_influence.store import committed, open_run
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'
 FLEETS = dict(fleet=(.1, 2500, 50), half=(.5, 120, 0), twentieth=(.05, 200, 0), quarter=(.25, 80, 0)) # alpha, models, doubled
+SHOWN = (('school bus', 'truck'), ('lifeboat', 'ship'), ('golden retriever', 'dog'), ('sports car', 'automobile'), ('tailed frog', 'frog'),
+         ('seashore', None)) # source classes that the figures project on images, of one target class or of all
 KS, KEEP = (20, 40, 60, 80, 100, 120), (10, 20, 40)
 
 
@@ -85,11 +88,20 @@ def export_fleet(step, runs):
     p = read_predictions(open_run(runs/step), 'cifar10')
     save_predictions(averaged(p), RESULTS/f'cifar10_{step}.npz')
     (RESULTS/f'cifar10_{step}.json').write_text(json.dumps(facts(runs/step), indent=1))
-    if step == 'fleet':
-        infl = class_influence(p, 'margin', missing='mask')
-        np.savez_compressed(RESULTS/'cifar10_images.npz', influence=infl.values.astype(np.float16), stderr=infl.stderr.mean(0).astype(np.float16),
-                            labels=p.labels.astype(np.uint8), split=p.split == 'select', right=p.outputs['correct'].mean(0).astype(np.float16),
-                            predicted=confusions(p))
+    if step == 'fleet': export_images(p, runs/step)
+
+
+def export_images(p, run):
+    "Influence on single images; their mean colours, and the few thumbnails that figures show."
+    infl = class_influence(p, 'margin', missing='mask')
+    images, source = target_images(run, 'cifar10'), source_images(run)
+    shown = np.unique([j for name, within in SHOWN for q in [project_labels(infl, name, 8, within)] for j in (*q.most, *q.least)])
+    colours = np.stack([source.images[source.labels == k].mean((0, 1, 2)) for k in range(len(source.class_names))])
+    np.savez_compressed(RESULTS/'cifar10_images.npz', influence=infl.values.astype(np.float16), stderr=infl.stderr.mean(0).astype(np.float16),
+                        class_names=np.array(p.class_names), labels=p.labels.astype(np.uint8), target_class_names=np.array(p.target_class_names),
+                        right=p.outputs['correct'].mean(0).astype(np.float16), predicted=confusions(p), n_models=p.n_models,
+                        colours=images.mean((1, 2)).round().astype(np.uint8), source_colours=colours.round().astype(np.uint8),
+                        shown=shown, thumbnails=images[shown])
 
 
 def confusions(p): # (n, classes) uint8: how many in a hundred models take an image for each class

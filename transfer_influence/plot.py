@@ -13,7 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from scipy.special import stdtrit
 
-from .influence import InfluenceResult, mean_influence
+from .influence import InfluenceResult, kind_of_q, mean_influence
 
 # %% ../nbs/70_plot.ipynb #2db09018
 HELPS, HURTS, NEUTRAL = '#2166ac', '#d95f02', '#8c8c8c'
@@ -79,10 +79,12 @@ def plot_heatmap(table:InfluenceResult, # with a column for each target class
     image = ax.imshow(v, cmap=DIVERGING, vmin=-top, vmax=top, aspect='auto')
     ax.scatter(*np.argwhere(table.qvalues[order] < q).T[::-1], s=5, color='k')
     ax.set_yticks(range(len(order)), [plain(table.class_names[i]) for i in order], fontsize=8)
-    ax.set_xticks(range(len(table.columns)), [plain(c) for c in table.columns])
+    names = [plain(c) for c in table.columns]
+    slanted = dict(rotation=45, ha='right', rotation_mode='anchor') if max(map(len, names)) > 3 else {}
+    ax.set_xticks(range(len(names)), names, **slanted)
     ax.set(xlabel=f'class of {plain(table.target)}', ylabel='source class')
     ax.figure.colorbar(image, ax=ax,
-                       label=f'influence on the {table.output}\n(blue helps, orange hurts; dot: q < {q})', shrink=.6)
+                       label=f'influence on the {table.output}\n(blue helps, orange hurts; dot: {kind_of_q(table)} < {q})', shrink=.6)
     return ax
 
 # %% ../nbs/70_plot.ipynb #dfe9e6ed
