@@ -59,7 +59,7 @@ def train(step, runs, places, workers): Fleet(recipe_of(step, places), runs/step
 def curves(run, workers, replicates):
     "Removal in three orders, keep-only, and a list that was picked by hand."
     for r in sorted({2, 5, replicates}): # a little of everything first
-        print(removal_curve(run, ks=list(KS), replicates=r, keep=KEEP, picked={'hand-picked': hand_picked()}, workers=workers))
+        print(removal_curve(run, ks=list(KS), replicates=r, keep=KEEP, output='probability', method='ridge', picked={'hand-picked': hand_picked()}, workers=workers))
 
 
 # what is kept

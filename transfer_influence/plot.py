@@ -83,8 +83,8 @@ def plot_heatmap(table:InfluenceResult, # with a column for each target class
     slanted = dict(rotation=45, ha='right', rotation_mode='anchor') if max(map(len, names)) > 3 else {}
     ax.set_xticks(range(len(names)), names, **slanted)
     ax.set(xlabel=f'class of {plain(table.target)}', ylabel='source class')
-    ax.figure.colorbar(image, ax=ax,
-                       label=f'influence on the {table.output}\n(blue helps, orange hurts; dot: {kind_of_q(table)} < {q})', shrink=.6)
+    label = f'influence on the {table.output}\n(blue helps, orange hurts; dot: {kind_of_q(table)} < {q})'
+    ax.figure.colorbar(image, ax=ax, label=label, shrink=.6)
     return ax
 
 # %% ../nbs/70_plot.ipynb #dfe9e6ed
