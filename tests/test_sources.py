@@ -156,3 +156,37 @@ def test_run_from_a_pack(photos, tmp_path):
             'different classes', "['fox']")
     refused(ti('ti_run', tmp_path/'r.toml', '--out', tmp_path/'other', '--target-path', tmp_path/'pets'), '--source-path')
     refused(ti('ti_run', tmp_path/'r.toml', '--out', tmp_path/'other', '--source-path', tmp_path/'pack', '--target-path', 'pats=x'), "did you mean 'pets'")
+
+
+def test_pack_public_sets(everything, tmp_path):
+    "CIFAR's images lie in arrays, not in files; ImageNet's training part alone is a source."
+    from transfer_influence.pack import make_pack
+    from transfer_influence.sources import list_images
+    listed = list_images('cifar10', str(everything))
+    make_pack(listed, tmp_path/'cifar', 32)
+    s, direct = open_pack(tmp_path/'cifar'), load_target(TargetSpec('cifar10', str(everything)), SourceSpec('x', '?', size=32, channels=3))
+    assert (s.images == direct.images).all() and (s.train_part == direct.train_part).all() and s.class_names == direct.class_names
+    r = ti('ti_pack', everything/'imagenet', tmp_path/'in', '--name', 'imagenet', '--part', 'train', '--size', 16)
+    assert r.returncode == 0, r.stderr
+    s = open_pack(tmp_path/'in')
+    assert len(s) == 6 and s.train_part is None and s.class_names[0] == 'tench'
+    refused(ti('ti_pack', everything/'birdsnap'/'train', everything/'birdsnap'/'train'/'pack', '--size', 8), 'lies inside')
+
+
+def test_two_sessions_at_once(photos, tmp_path):
+    "The second is told; the pack is right."
+    first = subprocess.Popen([BIN/'ti-pack', photos, tmp_path/'p', '--size', '32', '--workers', '1'], stderr=subprocess.PIPE)
+    while not (tmp_path/'p'/'blocks').is_dir(): time.sleep(.01); assert first.poll() is None
+    refused(ti('ti_pack', photos, tmp_path/'p', '--size', 32), 'another ti-pack is at work')
+    assert first.wait() == 0 and not check_pack(tmp_path/'p')
+
+
+def test_continue_elsewhere(photos, tmp_path):
+    "Relative paths, another working directory, a path with a slash at its end: the run goes on."
+    public_sets.class_folders(tmp_path/'pets', n=12)
+    (tmp_path/'r.toml').write_text('[source]\nname = "photos"\npath = "?"\nsize = 8\nchannels = 3\n[[targets]]\nname = "pets"\npath = "pets"\nepochs = 1\n'
+                                   '[training]\nnet = "cnn"\nwidth = 4\nsteps = 2\nepochs = 0\n[run]\nmodels = 4\n')
+    r = ti('ti_run', 'r.toml', '--out', 'run', '--source-path', os.path.relpath(photos, tmp_path), '--workers', 1, cwd=tmp_path)
+    assert r.returncode == 0, r.stderr
+    r = ti('ti_run', 'r.toml', '--out', 'run', '--source-path', f'{photos}/', '--workers', 1, '--models', 6, cwd=tmp_path)
+    assert r.returncode == 0, r.stderr

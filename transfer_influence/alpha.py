@@ -65,7 +65,7 @@ def read_pilot(run, # a run folder
     design = head['recipe']['design'] if 'recipe' in head else head['own']
     done = committed(store)
     need(done, f'{run} has no finished model')
-    seconds = float(np.median([read_commit(store, i).get('seconds', np.nan) for i in done]))
+    seconds = float(np.nanmean([read_commit(store, i).get('seconds', np.nan) for i in done])) # side by side one has all
     return measure_pilot(read_predictions(store, target), design['alpha'], seconds, output)
 
 # %% ../nbs/56_alpha.ipynb #9401e96e
@@ -79,7 +79,7 @@ class AlphaPlan:
     @property
     def best(self): return max(self.pilots, key=lambda a: a.worth)
     @property
-    def can_say(self): return self.best.q > stdtrit(self.best.dof, .95)*self.best.error
+    def can_say(self): return any(a.q > stdtrit(a.dof, .95)*a.error for a in self.pilots)
     def __repr__(self): return '\n'.join([*map(lambda a: _line(a, self), self.pilots), _advice(self)])
 
 def plan_alpha(pilots,            # `AlphaPilot`s, or run folders
@@ -106,14 +106,14 @@ def _line(a, plan):
     said = f'{many}, {_hours(low[0])} of one worker ' \
            f'(90 % interval {_hours(low[1])} to {_hours(low[2])})' if a.q > 0 else 'no signal was seen'
     return (f'alpha {a.alpha:g} ({a.seen} classes a model): {a.models} models of {a.seconds:.2g} s, signal-to-noise '
-            f'{a.q:.2f} ± {a.error:.2f}; {said}; worth most with probability {plan.chances[a.alpha]:.2f}')
+            f'{a.q:.2f} ± {a.error:.2f}; {said}; worth most with a chance of about {plan.chances[a.alpha]:.2f}')
 
 def _advice(plan):
     b = plan.best
     if not plan.can_say: return ('none of the pilots can tell its signal from noise: train more models in each, '
                                  'smaller '
                                  'alphas, or longer')
-    sure = '' if plan.chances[b.alpha] > .9 else f' (not sure: probability {plan.chances[b.alpha]:.2f})'
+    sure = '' if plan.chances[b.alpha] > .9 else f' (not sure: a chance of about {plan.chances[b.alpha]:.2f})'
     return (f'use alpha {b.alpha:g}{sure}. The price: the influence then says what a class adds to a source of '
             f'{b.seen} '
             'classes, not what is lost when it leaves all of them. The smaller the subset, the more it speaks of small '

@@ -16,7 +16,8 @@ import numpy as np
 from .data import ImageSet, fingerprint, same_images, split_target
 from .design import Masks, sample_example_masks, sample_groups, sample_masks
 from .own import OwnTraining, select_part
-from .recipe import OUTPUTS, Recipe, TargetSpec, need, recipe_differences, recipe_hash, to_dict
+from .recipe import OUTPUTS, Recipe, TargetSpec, need, to_dict
+from .same_recipe import recipe_differences, recipe_hash
 from .sources import load_source, load_target
 from .store import (Store, create_arrays, extend_arrays, is_remote, is_run, open_run, read_images,
                                       write_images)

@@ -29,11 +29,15 @@ class PackProgress:
         print(('\r\x1b[2K' if tty else '') + line, end='' if tty and not end else '\n', file=sys.stderr, flush=True)
 
 # %% ../nbs/83_cli_pack.ipynb #f9009ebf
-def to_pack(src:str, name:str, part:str, download:bool):
+def to_pack(src:str, out:str, name:str, part:str, download:bool):
     "The images that `ti-pack` was asked for. Raises `InputError` for arrays, and for parts that are not there."
     from transfer_influence.files import part_of
+    from pathlib import Path
     from transfer_influence.recipe import need
     from transfer_influence.sources import list_images
+    inside = Path(out).expanduser().absolute(), Path(src).expanduser().absolute()
+    need('://' in src or inside[1] not in inside[0].parents, f'{out} lies inside {src}, where a class would be; give '
+         'another place')
     need(not src.endswith('.npz'), f'{src} holds decoded images already; name it in a recipe as it is')
     need(part in ('all', 'train', 'test'), f"--part must be all, train or test, not '{part}'")
     return part_of(list_images(name, src, download), part)
@@ -43,6 +47,7 @@ def pack_words(head, out, seconds, done) -> str:
     size = head['images']*head['size']**2*head['channels']
     words = f"{out}: {head['images']} images of {head['size']} × {head['size']} × {head['channels']}, " \
             f"{len(head['class_names'])} classes, {size/1e6:.3g} MB"
+    words += f"; {head['left_out']} unreadable ones were left out"*bool(head['left_out'])
     return words + (f'; {done} were decoded now, {done/max(seconds, 1e-9):.0f} a second' if done else '; nothing was '
                     'left to do')
 
@@ -65,7 +70,7 @@ def ti_pack(src:str,            # class folders (also as train/ and val/ or test
         from transfer_influence.pack import check_pack, images_left, make_pack
         from transfer_influence.recipe import need
         need(size is not None, 'say how large the images should be: --size PIXELS')
-        listing = to_pack(src, name, part, download)
+        listing = to_pack(src, out, name, part, download)
         start, step = time.time(), PackProgress(images_left(listing, out, size, channels), quiet)
         with LocalEngine(workers, gpus=0, module='transfer_influence.pack') as engine:
             head = make_pack(listing, out, size, channels, skip_bad, engine, step)

@@ -44,6 +44,7 @@ def alpha_pilots(recipe, alphas, out, pilot, workers, quiet) -> list: # of run f
     "Train a pilot at each alpha; the smallest has `pilot` models, the others fewer in proportion, but 20."
     from dataclasses import replace
     from transfer_influence.fleet import Fleet
+    from transfer_influence.recipe import need
     folders = []
     for a in alphas:
         models = max(20, round(pilot*alphas[0]/a))
@@ -51,7 +52,9 @@ def alpha_pilots(recipe, alphas, out, pilot, workers, quiet) -> list: # of run f
         r = replace(recipe, design=replace(recipe.design, alpha=a, replicates=0),
                     run=replace(recipe.run, models=models))
         folders.append(f'{out}/alpha-{a:g}')
-        Fleet(r, folders[-1]).run(workers=workers, quiet=quiet)
+        report = Fleet(r, folders[-1]).run(workers=workers, quiet=quiet)
+        need(report.complete, f'the pilot in {folders[-1]} has {report.done} of {models} models; give the same command '
+             'again to train the others')
     return folders
 
 # %% ../nbs/83_cli_plan.ipynb #dcd04c08
@@ -60,9 +63,13 @@ def plan_pilots(alphas, recipe, out, pilot, how, json, workers, quiet):
     from dataclasses import asdict
     from json import dumps
     from transfer_influence.alpha import plan_alpha
-    from transfer_influence.recipe import need
+    from transfer_influence.recipe import OUTPUTS, nearest, need
     need(out, 'say where the pilots go: --out FOLDER')
     need(pilot >= 20, f'--pilot must be at least 20 models, not {pilot}')
+    need(0 < how['reliability'] < 1, f"--reliability must lie between 0 and 1, not {how['reliability']}")
+    names = [t.name for t in recipe.targets]
+    need(how['target'] in (None, *names), f"the recipe has no target '{how['target']}'{nearest(how['target'], names)}")
+    need(how['output'] in (None, *OUTPUTS), f"unknown output '{how['output']}'{nearest(how['output'], OUTPUTS)}")
     plan = plan_alpha(alpha_pilots(recipe, alphas, out, pilot, workers, quiet or json), **how)
     print(dumps(asdict(plan) | dict(best=plan.best.alpha)) if json else plan)
 

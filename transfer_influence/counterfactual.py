@@ -19,7 +19,7 @@ from .curve import PARTS, Curve, best_k, load_curves, save_curve
 from .influence import class_influence, mean_influence
 from .predictions import Predictions
 from .recipe import from_dict, nearest, need
-from .retrain import Retrained, base_target, class_run, retrain, units_of, untrained
+from .retrain import base_target, class_run, retrain, units_of, untrained
 from .store import Store, open_run, read_images
 
 # %% ../nbs/62_counterfactual.ipynb #98df6134

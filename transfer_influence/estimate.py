@@ -21,17 +21,16 @@ from .sources import is_open, load_source, load_target
 TRIED = 32 # images in a timed step: large batches are timed in part
 
 def _counts(part, opened):
-    "Images to train on, images to evaluate, classes."
-    if part.name in IMAGES and is_open(part):
-        train, test = IMAGES[part.name]
-        return train, test, 1000 if part.name == 'imagenet' else 100
-    need(not is_open(part), f"the recipe leaves open where '{part.name}' lies; say it with --source-path or "
-         f"--target-path")
-    s = opened()
-    share = getattr(part, 'train_share', 1.)
-    train = int(len(s)*share) if s.train_part is None else int(s.train_part.sum())
-    per_class = getattr(part, 'per_class', 0)
-    return min(train, per_class*len(s.class_names)) if per_class else train, len(s) - train, len(s.class_names)
+    "Images to train on, images to evaluate."
+    share, per_class = getattr(part, 'train_share', 1.), getattr(part, 'per_class', 0)
+    if part.name in IMAGES and is_open(part): train, test, classes = IMAGES[part.name]
+    else:
+        need(not is_open(part), f"the recipe leaves open where '{part.name}' lies; say it with --source-path or "
+             f"--target-path")
+        s = opened(); classes = len(s.class_names)
+        train = int(len(s)*share) if s.train_part is None else int(s.train_part.sum())
+        test = len(s) - train
+    return min(train, per_class*classes) if per_class else train, test
 
 def _steps(spec, images): return spec.steps or max(1, round(images*spec.epochs/min(spec.batch_size, max(images, 1))))
 
@@ -107,15 +106,16 @@ def estimate(recipe:Recipe, workers:int=None, gpus:int=None) -> Cost:
     "What a run will take, from single steps. Raises `InputError` where nobody can know how many images there are."
     devices = slot_devices(workers, gpus)
     counted = _counts(recipe.source, lambda: load_source(recipe.source))
-    cost, columns = _source_cost(recipe, counted[0]), 0
+    cost, columns, pixels = _source_cost(recipe, counted[0]), 0, counted[0]*recipe.source.size**2
     for t in recipe.targets:
-        train, test, _ = _counts(t, lambda: load_target(t, recipe.source))
+        train, test = _counts(t, lambda: load_target(t, recipe.source))
         cost, columns = cost + _target_cost(recipe, t, train, test), columns + test
+        pixels += (train + test)*(t.size or recipe.source.size)**2
     m = recipe.run.models
     how = (f'; estimated from single steps on made-up images. In all {m*cost[1]/1e15:.2g} PFLOP: on a device that '
            f'sustains 30 TFLOP/s {m*cost[1]/30e12/3600:.2g} hours')
-    pixels = counted[0]*recipe.source.size**2*recipe.source.channels
-    return Cost(m, len(devices), float(cost[0]), 0., m*columns*20/1e6, pixels/1e6 + 1000, 'cuda' if any(devices)
+    return Cost(m, len(devices), float(cost[0]), 0., m*columns*20/1e6, pixels*recipe.source.channels/1e6 + 1000,
+                'cuda' if any(devices)
                 else 'cpu', how)
 
 def is_large(recipe:Recipe, rough:Cost, most:float=30.) -> bool:

@@ -10,11 +10,13 @@ __all__ = ['KNOWN', 'IMAGES', 'KnownSet', 'labels_of', 'files_of', 'distinct', '
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from urllib.error import URLError
+import warnings
 
 import numpy as np
 
-from .files import Files, Listing, holds_classes, list_folder
-from .recipe import PUBLIC, InputError, nearest, need
+from .files import Files, Listing, Rows, holds_classes, key_of, list_folder
+from .recipe import InputError, nearest, need
 
 # %% ../nbs/12_known_sets.ipynb #6aea16a8
 @dataclass(frozen=True)
@@ -51,9 +53,11 @@ KNOWN = dict(
     sun397=KnownSet('SUN397', 'SUN397', per_class=50))
 
 # %% ../nbs/12_known_sets.ipynb #462d1dd5
-IMAGES = dict(aircraft=(6_667, 3_333), birdsnap=(32_677, 8_171), caltech101=(3_030, 5_647), caltech256=(15_420, 15_187),
-              cifar10=(50_000, 10_000), cifar100=(50_000, 10_000), flowers102=(2_040, 6_149), food101=(75_750, 25_250),
-              imagenet=(1_281_167, 50_000), pets=(3_680, 3_669), stanford_cars=(8_144, 8_041), sun397=(19_850, 88_904))
+IMAGES = dict( # (to train on, to evaluate, classes)
+    aircraft=(6_667, 3_333, 100), birdsnap=(32_677, 8_171, 500), caltech101=(3_030, 5_647, 101),
+    caltech256=(15_420, 15_187, 257), cifar10=(50_000, 10_000, 10), cifar100=(50_000, 10_000, 100),
+    flowers102=(2_040, 6_149, 102), food101=(75_750, 25_250, 101), imagenet=(1_281_167, 50_000, 1000),
+    pets=(3_680, 3_669, 37), stanford_cars=(8_144, 8_041, 196), sun397=(19_850, 88_904, 397))
 
 # %% ../nbs/12_known_sets.ipynb #8ecea326
 def _first(ds, names): return next((getattr(ds, n) for n in names if getattr(ds, n, None) is not None), None)
@@ -96,7 +100,7 @@ def list_torchvision(ds, # a set of `torchvision.datasets`, without transforms
                                  titles)
     order = sorted(range(len(files)), key=lambda i: str(files[i])) # some loaders take what the file system says
     files = [files[i] for i in order]
-    keys = tuple(f'{f.parent.name}/{f.name} {f.stat().st_size}' for f in files)
+    keys = tuple(key_of(f, f.parent.parent) for f in files)
     return Listing(Files(files), labels[order], names, keys, titles)
 
 # %% ../nbs/12_known_sets.ipynb #44fe2a9f
@@ -105,11 +109,14 @@ class Joined:
     def __init__(self, first, second, n): self.first, self.second, self.n = first, second, n
     def __call__(self, i): return self.first(i) if i < self.n else self.second(i - self.n)
 
-    def take(self, rows):
-        "A part of it, if both can be taken apart."
+    @property
+    def in_files(self): return all(getattr(x, 'in_files', False) for x in (self.first, self.second))
+
+    def take(self, rows): # ascending
+        "A part of it."
         a, b = [i for i in rows if i < self.n], [i - self.n for i in rows if i >= self.n]
-        need(list(rows) == sorted(rows), 'rows must ascend')
-        return Joined(self.first.take(a), self.second.take(b), len(a))
+        def part(x, rows): return x.take(rows) if hasattr(x, 'take') else Rows(x, rows)
+        return Joined(part(self.first, a), part(self.second, b), len(a))
 
 def join_parts(train:Listing, test:Listing, # of the same classes
                names=('the training part', 'the evaluation part'), # for messages
@@ -127,9 +134,12 @@ def join_parts(train:Listing, test:Listing, # of the same classes
 def list_folders(path) -> Listing:
     "Class folders, or two sets of them in `train` and `val` or `test`."
     path = Path(path).expanduser()
-    other = [path/n for n in ('test', 'val', 'valid', 'validation') if (path/n).is_dir()]
-    if not (path/'train').is_dir() or not other: return list_folder(path)
-    return join_parts(list_folder(path/'train'), list_folder(other[0]), (path/'train', other[0]))
+    found = {d.name.lower(): d for d in sorted(path.iterdir()) if d.is_dir()} if path.is_dir() else {}
+    other = [found[n] for n in ('test', 'val', 'valid', 'validation') if n in found]
+    if 'train' not in found or holds_classes(path): return list_folder(path)
+    need(other, f"{path} has train/ but neither test/ nor val/; give {path/'train'} itself, or add the other part")
+    if len(other) > 1: warnings.warn(f'{path}: {other[0].name}/ is the evaluation part; {other[1].name}/ is left out')
+    return join_parts(list_folder(found['train']), list_folder(other[0]), (found['train'], other[0]))
 
 # %% ../nbs/12_known_sets.ipynb #2666ce10
 def _how_to_get(known, name, path):
@@ -140,12 +150,15 @@ def _load(known, name, path, download, arguments):
     from torchvision import datasets
     if download and not known.by_hand: arguments = dict(arguments, download=True)
     try: return getattr(datasets, known.loader)(str(path), **arguments)
-    except (RuntimeError, ValueError, FileNotFoundError, NotADirectoryError) as e:
+    except URLError as e:
+        raise InputError(f'cannot fetch {known.title} ({e.reason}); is there a network? Else fetch it elsewhere and '
+                         f'copy it to {path}') from None
+    except Exception as e: # the loaders raise errors of any kind where a file is missing or damaged
+        if download and isinstance(e, (OSError, ImportError)) and not isinstance(e, FileNotFoundError):
+            raise InputError(f'cannot fetch {known.title} ({e}); is there a network? Else fetch it elsewhere and copy '
+                             f'it to {path}') from None
         raise InputError(f'no {known.title} under {path}: {_how_to_get(known, name, path)} '
                          f'({str(e).splitlines()[0][:80]})') from None
-    except (OSError, ImportError) as e: # no network, no disk, gdown is missing
-        raise InputError(f'cannot fetch {known.title} ({e}); is there a network? Else fetch it elsewhere and copy it '
-                         f'to {path}') from None
 
 # %% ../nbs/12_known_sets.ipynb #0ec3d62e
 def _several(known, name, path, download, arguments):
@@ -155,10 +168,6 @@ def _several(known, name, path, download, arguments):
     a, b = (list_torchvision(_load(known, name, path, download, dict(split=s))) for s in splits)
     return replace(join_parts(a, b), train_part=None)
 
-def _as_folders(path):
-    "Was the set laid out as class folders, or does somebody call their own folders by its name?"
-    return not (path/'meta.bin').is_file() and (holds_classes(path) or holds_classes(path/'train'))
-
 def list_known(name:str,  # a name from `PUBLIC`
                path,      # the root folder, as torchvision has it; for class folders, the folder that holds them
                download:bool=False, # fetch the set if it is not there
@@ -167,7 +176,13 @@ def list_known(name:str,  # a name from `PUBLIC`
     need(name in KNOWN, f"unknown set '{name}'{nearest(name, KNOWN)}")
     known, path = KNOWN[name], Path(path).expanduser()
     need(download or path.is_dir(), f'no folder at {path}; {_how_to_get(known, name, path)}')
-    if not known.loader or _as_folders(path): return list_folders(path)
+    if not known.loader: return list_folders(path)
+    try: return _by_loader(known, name, path, download)
+    except InputError: # laid out as class folders, or somebody calls their own folders by its name
+        if not holds_classes(path) and not holds_classes(path/'train'): raise
+        return list_folders(path)
+
+def _by_loader(known, name, path, download):
     if not known.train: return _several(known, name, path, download, {})
     return join_parts(*(_several(known, name, path, download, a) for a in (known.train, known.test)))
 
@@ -210,5 +225,6 @@ def list_hub(path:str, # hf://owner/name[:configuration], or a folder that `save
     found = _open_hub(path)
     if not isinstance(found, dict): return _list_part(found, path)
     other = [n for n in ('test', 'validation', 'valid', 'val') if n in found]
-    if 'train' not in found or not other: return _list_part(found[next(iter(found))], path)
+    if len(found) == 1: return _list_part(found[next(iter(found))], path)
+    need('train' in found and other, f'{path} has the parts {sorted(found)}, not train and one of test, validation')
     return join_parts(*(_list_part(found[n], path) for n in ('train', other[0])))

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
+from PIL import Image
 
 from .archive import find_target, run_header
+from .data import fit_image
 from .explore import source_images, target_images
 from .recipe import from_dict, need
 from .retrain import SEEDS
@@ -77,13 +79,19 @@ def _net_features(run, recipe, sets):
                                            recipe.source.normalise)).cpu().numpy() for x in sets]
 
 # %% ../nbs/64_similar.ipynb #d5d84d49
+def _like(images, source):
+    "Images at the size of the source: a target may have its own."
+    if images.shape[1:] == source.shape[1:] or not len(images): return images
+    size, channels = source.shape[1], source.shape[3]
+    return np.stack([fit_image(Image.fromarray(x.squeeze()), size, channels) for x in images])
+
 def image_features(run, target:str=None) -> Features:
     """Features and pixels of a run's images. Raises `InputError` where images are gone, or the training is the
     user's own."""
     head = run_header(open_run(run)); need('recipe' in head, 'similarity needs a run made from a recipe')
     target, _ = find_target(head, target)
-    source, evaluated = source_images(run).images, target_images(run, target)
-    rest = target_images(run, target, evaluated=False)
+    source = source_images(run).images; evaluated = _like(target_images(run, target), source)
+    rest = _like(target_images(run, target, evaluated=False), source)
     moved = [shifted(evaluated, s) for s in SHIFTS]
     f = _net_features(run, from_dict(head['recipe']), [source, rest, *moved])
     return Features((f[0], source), (f[2:], moved), (f[1], rest))

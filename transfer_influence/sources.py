@@ -7,6 +7,7 @@ __all__ = ['is_open', 'placed', 'place_recipe', 'list_images', 'join_sets', 'tel
 
 # %% ../nbs/14_sources.ipynb #628a30f0
 from dataclasses import replace
+from os.path import abspath, expanduser
 from pathlib import Path
 import warnings
 
@@ -28,12 +29,20 @@ def placed(part,     # a `SourceSpec` or `TargetSpec`
           ): # the same, its path filled in
     "What a recipe left open, filled in. Raises `InputError` where it left nothing open."
     need(is_open(part), f"the recipe says where '{part.name}' lies ({part.path or 'it comes along'}); change it there")
-    return replace(part, path=str(place) + part.path[1:])
+    return replace(part, path=_whole(place) + part.path[1:])
 
-def _places(text):
+def _whole(path):
+    "A path that holds in every working directory."
+    path = str(path)
+    return path if '://' in path or not path or path.startswith('?') else abspath(expanduser(path))
+
+def _places(text, names):
     "{name: path} from name=path,name=path; a path alone is for all targets: {'': path}."
+    if not text: return {}
     parts = [x.partition('=') for x in text.split(',')]
-    return {'': text} if not parts[0][1] else {name.strip(): path for name, _, path in parts}
+    if not parts[0][1] or Path(text).expanduser().exists(): return {'': _whole(text)}
+    for n, _, _ in parts: need(n.strip() in names, f"the recipe has no target '{n.strip()}'{nearest(n.strip(), names)}")
+    return {n.strip(): _whole(path) for n, _, path in parts}
 
 # %% ../nbs/14_sources.ipynb #73e9854d
 def place_recipe(recipe:Recipe,
@@ -44,13 +53,16 @@ def place_recipe(recipe:Recipe,
                 ) -> Recipe:
     "A recipe with its open places filled in. Raises `InputError` for targets that it does not have."
     names = [t.name for t in recipe.targets]
-    at, tests = (_places(x) if x else {} for x in (target, test))
-    for n in {*at, *tests} - {''}: need(n in names, f"the recipe has no target '{n}'{nearest(n, names)}")
+    at, tests = (_places(x, names) for x in (target, test))
+    need('' not in at or any(map(is_open, recipe.targets)), f"the recipe says where {', '.join(names)} lies; change it "
+         'there')
     def one(t):
-        found = at.get(t.name, at.get('')) if t.name in at or is_open(t) else None
-        t = placed(t, found) if found else t
+        if t.name in at: t = replace(t if is_open(t) else placed(t, ''), path=at[t.name])
+        elif '' in at and is_open(t): t = placed(t, at[''])
+        t = replace(t, path=_whole(t.path)) if t.path else t
         return replace(t, test_path=tests.get(t.name, tests.get('', t.test_path)), download=download or t.download)
     s = placed(recipe.source, source) if source else recipe.source
+    s = replace(s, path=_whole(s.path)) if s.path else s
     return replace(recipe, source=replace(s, download=download or s.download), targets=tuple(map(one, recipe.targets)))
 
 # %% ../nbs/14_sources.ipynb #bfd6aec7
@@ -106,11 +118,21 @@ def _open(spec, size, channels):
          '--target-path')
     if spec.name in EMBEDDED:
         s = dict(glyphs=glyphs, digits=digits, mnist5k=mnist5k)[spec.name]()
+        need(not getattr(spec, 'test_path', ''), f"the set '{spec.name}' takes no test_path; remove it")
         return resize_set(s, size, channels) if channels == 1 else fitted(s, spec.name, size, channels)
     s = fitted(_at_path(spec, spec.path, size, channels), spec.name, size, channels)
     test = getattr(spec, 'test_path', '')
-    return join_sets(_only_train(s), fitted(_at_path(spec, test, size, channels), spec.name, size,
-                                            channels)) if test else s
+    if not test: return s
+    need(Path(test) != Path(spec.path), f"'{spec.name}' has the same images to train on and to evaluate; give another "
+         'test_path')
+    return join_sets(_only_train(s), _without_train(fitted(_at_path(spec, test, size, channels), spec.name, size,
+                                                           channels)))
+
+# %% ../nbs/14_sources.ipynb #561ca13e
+def _without_train(s):
+    "The evaluation part of a set that has parts."
+    return s if s.train_part is None else replace(s, images=s.images[~s.train_part], labels=s.labels[~s.train_part],
+                                                  train_part=None)
 
 def _only_train(s):
     "The training part of a set that has one: models are pretrained on nothing else."

@@ -31,7 +31,7 @@ from obstore.store import LocalStore, from_url
 from zarr.codecs import Crc32cCodec
 from zarr.storage import ObjectStore
 
-from .data import ImageSet
+from .data import LARGE, ImageSet
 from .recipe import OUTPUTS, UserError, need
 from .files import load_images, save_images
 
@@ -220,7 +220,7 @@ def extend_arrays(store:Store,
         for name, t in g['target'].groups(): _grow(store, t['pred'], m)
 
 # %% ../nbs/41_store.ipynb #1c3a6ebf
-LARGEST_COPY = 500_000_000 # bytes
+LARGEST_COPY = LARGE # bytes
 
 def write_images(store:Store, name:str, s:ImageSet) -> None:
     "Keep an image set in the run folder, unless it is too large."
