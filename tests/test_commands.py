@@ -122,7 +122,7 @@ def test_own_training_images_may_move(run, tmp_path):
     (('epochs = 2', 'protocol = "papre"'), ("did you mean 'paper'",)),
     (('"O", "Z"', '"O", "ZZ"'), ("no class 'ZZ'",)),
     (('name = "digits"', 'name = "folder"'), ('needs a path',)),
-    (('name = "digits"', 'name = "folder"\npath = "nowhere"'), ('no folder at nowhere',)),
+    (('name = "digits"', 'name = "folder"\npath = "nowhere"'), ('no folder at', 'nowhere')),
     (('[run]', '[run'), ('not valid TOML',)),
 ])
 def test_bad_recipes(tmp_path, change, words):

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import public_sets
 from test_commands import BIN, refused, ti
 
+from transfer_influence.begin import begin_run
 from transfer_influence.fleet import Fleet
 from transfer_influence.known_sets import KNOWN, list_known
 from transfer_influence.pack import check_pack, open_pack
@@ -143,19 +144,48 @@ def test_pack_refuses(photos, tmp_path):
     assert len(open_pack(tmp_path/'q')) == 3
 
 
-def test_run_from_a_pack(photos, tmp_path):
+RECIPE = """
+[source]
+name = "photos"
+path = "?"
+size = 8
+channels = 3
+[[targets]]
+name = "pets"
+path = "?"
+epochs = 1
+[training]
+net = "cnn"
+width = 4
+steps = 2
+epochs = 0
+[run]
+models = 4
+"""
+
+
+def test_run_from_a_pack(tmp_path):
     "A pack as the source, folders in two parts as the target; the class lists of the parts must agree."
-    ti('ti_pack', photos, tmp_path/'pack', '--size', 16)
+    public_sets.class_folders(tmp_path/'photos', ('ape', 'bee', 'cow', 'dog'), n=4)
     for part in ('train', 'val'): public_sets.class_folders(tmp_path/'pets'/part, n=4)
-    (tmp_path/'r.toml').write_text('[source]\nname = "photos"\npath = "?"\nsize = 16\nchannels = 3\n[[targets]]\nname = "pets"\npath = "?"\nepochs = 1\n'
-                                   '[training]\nwidth = 4\nepochs = 1\n[run]\nmodels = 4\n')
-    r = ti('ti_run', tmp_path/'r.toml', '--out', tmp_path/'run', '--source-path', tmp_path/'pack', '--target-path', tmp_path/'pets', '--workers', 1)
-    assert r.returncode == 0, r.stderr
+    r, where = _written(tmp_path, RECIPE), ('--source-path', tmp_path/'pack', '--target-path', tmp_path/'pets')
+    assert ti('ti_pack', tmp_path/'photos', tmp_path/'pack', '--size', 8).returncode == 0
+    done = ti('ti_run', r, '--out', tmp_path/'run', *where, '--workers', 1)
+    assert done.returncode == 0 and 'too few' in done.stdout, done.stderr
     public_sets.class_folders(tmp_path/'pets'/'val', ('fox',), 2)
-    refused(ti('ti_run', tmp_path/'r.toml', '--out', tmp_path/'other', '--source-path', tmp_path/'pack', '--target-path', tmp_path/'pets'),
-            'different classes', "['fox']")
-    refused(ti('ti_run', tmp_path/'r.toml', '--out', tmp_path/'other', '--target-path', tmp_path/'pets'), '--source-path')
-    refused(ti('ti_run', tmp_path/'r.toml', '--out', tmp_path/'other', '--source-path', tmp_path/'pack', '--target-path', 'pats=x'), "did you mean 'pets'")
+    refused(ti('ti_run', r, '--out', tmp_path/'other', *where), 'different classes', "['fox']")
+    for places, words in [(dict(target='x'), '--source-path'), (dict(source='x', target='pats=x'), "did you mean 'pets'")]:
+        with pytest.raises(InputError, match=words): load_source(place_recipe(load_recipe(r), **places).source)
+
+
+def test_continue_elsewhere(tmp_path, monkeypatch):
+    "Relative paths, another working directory, a path with a slash at its end, fetching allowed or not: one run."
+    for name in ('photos', 'pets'): public_sets.class_folders(tmp_path/name, n=12)
+    r = load_recipe(_written(tmp_path, RECIPE))
+    monkeypatch.chdir(tmp_path); begin_run(place_recipe(r, 'photos', 'pets'), tmp_path/'run')
+    monkeypatch.chdir(tmp_path/'pets')
+    again = place_recipe(replace(r, run=replace(r.run, models=6)), f'{tmp_path}/photos/', '../pets', download=True)
+    assert begin_run(again, tmp_path/'run').group('r')['subset'].shape[0] == 6
 
 
 def test_pack_public_sets(everything, tmp_path):
@@ -179,14 +209,3 @@ def test_two_sessions_at_once(photos, tmp_path):
     while not (tmp_path/'p'/'blocks').is_dir(): time.sleep(.01); assert first.poll() is None
     refused(ti('ti_pack', photos, tmp_path/'p', '--size', 32), 'another ti-pack is at work')
     assert first.wait() == 0 and not check_pack(tmp_path/'p')
-
-
-def test_continue_elsewhere(photos, tmp_path):
-    "Relative paths, another working directory, a path with a slash at its end: the run goes on."
-    public_sets.class_folders(tmp_path/'pets', n=12)
-    (tmp_path/'r.toml').write_text('[source]\nname = "photos"\npath = "?"\nsize = 8\nchannels = 3\n[[targets]]\nname = "pets"\npath = "pets"\nepochs = 1\n'
-                                   '[training]\nnet = "cnn"\nwidth = 4\nsteps = 2\nepochs = 0\n[run]\nmodels = 4\n')
-    r = ti('ti_run', 'r.toml', '--out', 'run', '--source-path', os.path.relpath(photos, tmp_path), '--workers', 1, cwd=tmp_path)
-    assert r.returncode == 0, r.stderr
-    r = ti('ti_run', 'r.toml', '--out', 'run', '--source-path', f'{photos}/', '--workers', 1, '--models', 6, cwd=tmp_path)
-    assert r.returncode == 0, r.stderr

@@ -18,7 +18,7 @@ from .recipe import Recipe, need
 from .sources import is_open, load_source, load_target
 
 # %% ../nbs/49_estimate.ipynb #5292328a
-TRIED = 32 # images in a timed step: large batches are timed in part
+TRIED = 16 # images in a timed step: large batches are timed in part
 
 def _counts(part, opened):
     "Images to train on, images to evaluate."
@@ -58,7 +58,7 @@ def time_images(net:str, width:int, size:int, channels:int, spec, # a `TrainSpec
     finally: torch.set_num_threads(threads)
 
 # %% ../nbs/49_estimate.ipynb #1c3a6a31
-def _median_time(step, device, tries=3):
+def _median_time(step, device, tries=2):
     import torch
     def once():
         start = time.perf_counter(); step()
