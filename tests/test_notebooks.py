@@ -12,8 +12,10 @@ notebooks = sorted(nbglob(config.nbs_path, as_path=True))
 LONG = ('02_scaling_up', '04_cleaning_a_source', '05_your_own_data')  # a minute each: .ci/run runs them, with --nb-flags slow
 
 
-@pytest.mark.parametrize('notebook', notebooks, ids=lambda f: f.stem)
-@pytest.mark.timeout(240)
+def with_time(f): return pytest.param(f, marks=pytest.mark.timeout(600 if f.stem in LONG else 240), id=f.stem)
+
+
+@pytest.mark.parametrize('notebook', map(with_time, notebooks))
 def test_notebook(notebook, request, monkeypatch):
     flags = request.config.getoption('--nb-flags').split()
     if notebook.stem in LONG and 'slow' not in flags: pytest.skip('takes a minute: --nb-flags slow, as in .ci/run')
