@@ -94,6 +94,7 @@ def export_fleet(step, runs):
 def export_images(p, run):
     "Influence on single images; their mean colours, and the few thumbnails that figures show."
     infl = class_influence(p, 'margin', missing='mask')
+    infl = replace(infl, values=infl.values.astype(np.float16).astype(np.float32)) # as it is kept, so that the same images are shown
     images, source = target_images(run, 'cifar10'), source_images(run)
     shown = np.unique([j for name, within in SHOWN for q in [project_labels(infl, name, 8, within)] for j in (*q.most, *q.least)])
     colours = np.stack([source.images[source.labels == k].mean((0, 1, 2)) for k in range(len(source.class_names))])
