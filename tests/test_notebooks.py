@@ -15,7 +15,7 @@ LONG = ('02_scaling_up', '04_cleaning_a_source', '05_your_own_data')  # a minute
 def with_time(f): return pytest.param(f, marks=pytest.mark.timeout(600 if f.stem in LONG else 240), id=f.stem)
 
 
-@pytest.mark.parametrize('notebook', map(with_time, notebooks))
+@pytest.mark.parametrize('notebook', [with_time(f) for f in notebooks])
 def test_notebook(notebook, request, monkeypatch):
     flags = request.config.getoption('--nb-flags').split()
     if notebook.stem in LONG and 'slow' not in flags: pytest.skip('takes a minute: --nb-flags slow, as in .ci/run')

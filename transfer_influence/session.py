@@ -14,13 +14,15 @@ import sys
 @contextmanager
 def friendly(command:str):
     "Inside, user errors end the process with one line and exit status 1, and warnings are one line each."
-    note_warnings()
+    import warnings
+    before = warnings.showwarning; note_warnings()
     try: yield
     except KeyboardInterrupt:
         print(f'\n{command}: stopped. Finished models are safe; give the same command again to go on.', file=sys.stderr)
         sys.exit(130)
     except Exception as e:
         _one_line(command, e); sys.exit(1)
+    finally: warnings.showwarning = before
 
 def _one_line(command, e):
     "Print what a user can mend; anything else is raised again."
