@@ -22,12 +22,17 @@ SIZE, BARS = 64, dict(rate=150, different=0)
 
 class Enough(Exception): "Stops a session in the midst of its work."
 
+def noise(height, rng):
+    "Random colours, `height` of them from top to bottom, blurred into a photograph's size."
+    small = rng.integers(0, 256, (height, height*4//3, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((500, 375), Image.BICUBIC)
+
 def photographs(root, images:int) -> float: # kilobytes a file
     "Files with the detail of photographs: blurred noise of several scales; 100 different ones, again and again."
     rng, made = np.random.default_rng(0), []
     for _ in range(100):
-        scales = [Image.fromarray(rng.integers(0, 256, (h, h*4//3, 3), dtype=np.uint8)).resize((500, 375), Image.BICUBIC) for h in (6, 24, 96)]
-        data = BytesIO(); Image.blend(Image.blend(scales[0], scales[1], .4), scales[2], .25).save(data, 'JPEG', quality=90)
+        coarse, middle, fine = (noise(h, rng) for h in (6, 24, 96)); data = BytesIO()
+        Image.blend(Image.blend(coarse, middle, .4), fine, .25).save(data, 'JPEG', quality=90)
         made.append(data.getvalue())
     for i in range(images):
         path = root/f'class {i % 20:02d}'/f'{i}.jpg'; path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +42,7 @@ def photographs(root, images:int) -> float: # kilobytes a file
 def packed(root, out, stop_after:int=0) -> float: # seconds
     "Make a pack with two processes, or stop in the midst of it."
     done = [0]
-    def step(images, blocks):
+    def step(images, todo):
         done[0] += images
         if stop_after and done[0] >= stop_after: raise Enough
     start = time.perf_counter()
@@ -61,14 +66,17 @@ def run(quick:bool) -> dict:
         mapped = open_pack(Path(folder)/'whole').images
         rows = torch.from_numpy(np.random.default_rng(0).integers(0, images, (40, 128)))
         moves = draw_moves('flip-crop', tuple(rows.shape), SIZE, np.random.default_rng(1))
-        inputs = {k: net_inputs('strided_cnn', a, 'flip-crop') for k, a in [('mapped', mapped), ('memory', np.array(mapped))]}
+        inputs = dict(mapped=net_inputs('strided_cnn', mapped, 'flip-crop'),
+                      memory=net_inputs('strided_cnn', np.array(mapped), 'flip-crop'))
         times = interleaved({k: lambda r, x=x: steps(x, rows, moves) for k, x in inputs.items()}, 2 if quick else 5)
     checks = [check('images a second with 2 processes, start included', images/whole, BARS['rate']),
               check('files that differ after an interruption', differ, BARS['different'], False)]
-    return dict(checks=checks, images=images, kilobytes_a_file=kb, seconds=whole, seconds_cut=cut, seconds_rest=rest, batches=times)
+    return dict(checks=checks, images=images, kilobytes_a_file=kb, seconds=whole, seconds_cut=cut, seconds_rest=rest,
+                batches=times)
 
 def table(result):
     m = medians(result['batches'])
-    return [['', 'value'], ['images', result['images']], ['kB a file', result['kilobytes_a_file']], ['seconds, all at once', result['seconds']],
+    return [['', 'value'], ['images', result['images']], ['kB a file', result['kilobytes_a_file']],
+            ['seconds, all at once', result['seconds']],
             ['seconds until interrupted', result['seconds_cut']], ['seconds for the rest', result['seconds_rest']],
             ['a batch from the mapped file / from memory', m['mapped']/m['memory']]]

@@ -26,8 +26,9 @@ from transfer_influence.sources import place_recipe
 from transfer_influence.store import committed, open_run
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'
-FLEETS = dict(fleet=(.1, 2500, 50), half=(.5, 120, 0), twentieth=(.05, 200, 0), quarter=(.25, 80, 0)) # alpha, models, doubled
-SHOWN = (('school bus', 'truck'), ('lifeboat', 'ship'), ('golden retriever', 'dog'), ('sports car', 'automobile'), ('tailed frog', 'frog'),
+# alpha, models, pairs of models that share a subset
+FLEETS = dict(fleet=(.1, 2500, 50), half=(.5, 120, 0), twentieth=(.05, 200, 0), quarter=(.25, 80, 0))
+SHOWN = (('school bus', 'truck'), ('lifeboat', 'ship'), ('golden retriever', 'dog'), ('sports car', 'automobile'),
          ('seashore', None)) # source classes that the figures project on images, of one target class or of all
 KS, KEEP = (20, 40, 60, 80, 100, 120), (10, 20, 40)
 
@@ -48,7 +49,8 @@ def recipe_of(step, places):
     if step == 'groups':
         groups = {}
         for row in wordnet(): groups.setdefault(row['group'], []).append(row['class'])
-        return replace(r, design=replace(r.design, alpha=.1, groups=groups, replicates=0), run=replace(r.run, models=300))
+        design = replace(r.design, alpha=.1, groups=groups, replicates=0)
+        return replace(r, design=design, run=replace(r.run, models=300))
     alpha, models, replicates = FLEETS[step]
     return replace(r, design=replace(r.design, alpha=alpha, replicates=replicates), run=replace(r.run, models=models))
 
@@ -59,20 +61,24 @@ def train(step, runs, places, workers): Fleet(recipe_of(step, places), runs/step
 def curves(run, workers, replicates):
     "Removal in three orders, keep-only, and a list that was picked by hand."
     for r in sorted({2, 5, replicates}): # a little of everything first
-        print(removal_curve(run, ks=list(KS), replicates=r, keep=KEEP, output='probability', method='ridge', picked={'hand-picked': hand_picked()}, workers=workers))
+        print(removal_curve(run, ks=list(KS), replicates=r, keep=KEEP, output='probability', method='ridge',
+                            picked={'hand-picked': hand_picked()}, workers=workers))
 
 
 # what is kept
 
 def facts(run) -> dict:
+    "What a run's results were made with."
     store = open_run(run); head, done = store.get('fleet.json'), committed(store)
     commits = [read_commit(store, i) for i in done]
     seconds = [c.get('seconds', np.nan) for c in commits]
     session = store.get(sorted(store.paths('runs'))[0])
     d = head['recipe']
-    return dict(models=len(done), alpha=d['design']['alpha'], seed=d['run']['seed'], net=f"{d['training']['net']} {d['training']['width']}",
-                epochs=d['training']['epochs'], precision=d['training']['precision'], device=commits[0].get('device', 'cpu'),
-                seconds=float(np.median(seconds)), core_minutes=float(np.nansum(seconds)/60), versions=session.get('versions', {}), hash=head['recipe_hash'])
+    t = d['training']
+    return dict(models=len(done), alpha=d['design']['alpha'], seed=d['run']['seed'], net=f"{t['net']} {t['width']}",
+                epochs=t['epochs'], precision=t['precision'], device=commits[0].get('device', 'cpu'),
+                seconds=float(np.median(seconds)), core_minutes=float(np.nansum(seconds)/60),
+                versions=session.get('versions', {}), hash=head['recipe_hash'])
 
 
 def averaged(p:Predictions) -> Predictions: # a column for each target class and part
@@ -85,6 +91,7 @@ def averaged(p:Predictions) -> Predictions: # a column for each target class and
 
 
 def export_fleet(step, runs):
+    "Averages of a fleet's outputs, and what they were made with."
     p = read_predictions(open_run(runs/step), 'cifar10')
     save_predictions(averaged(p), RESULTS/f'cifar10_{step}.npz')
     (RESULTS/f'cifar10_{step}.json').write_text(json.dumps(facts(runs/step), indent=1))
@@ -94,32 +101,34 @@ def export_fleet(step, runs):
 def export_images(p, run):
     "Influence on single images; their mean colours, and the few thumbnails that figures show."
     infl = class_influence(p, 'margin', missing='mask')
-    infl = replace(infl, values=infl.values.astype(np.float16).astype(np.float32)) # as it is kept, so that the same images are shown
+    # as it is kept, so that the figures show the same images
+    infl = replace(infl, values=infl.values.astype(np.float16).astype(np.float32))
     images, source = target_images(run, 'cifar10'), source_images(run)
-    shown = np.unique([j for name, within in SHOWN for q in [project_labels(infl, name, 8, within)] for j in (*q.most, *q.least)])
+    ends = [project_labels(infl, name, 8, within) for name, within in SHOWN]
+    shown = np.unique([j for q in ends for j in (*q.most, *q.least)])
     colours = np.stack([source.images[source.labels == k].mean((0, 1, 2)) for k in range(len(source.class_names))])
-    np.savez_compressed(RESULTS/'cifar10_images.npz', influence=infl.values.astype(np.float16), stderr=infl.stderr.mean(0).astype(np.float16),
-                        class_names=np.array(p.class_names), labels=p.labels.astype(np.uint8), target_class_names=np.array(p.target_class_names),
-                        right=p.outputs['correct'].mean(0).astype(np.float16), predicted=confusions(p), n_models=p.n_models,
-                        colours=images.mean((1, 2)).round().astype(np.uint8), source_colours=colours.round().astype(np.uint8),
+    np.savez_compressed(RESULTS/'cifar10_images.npz', influence=infl.values.astype(np.float16),
+                        stderr=infl.stderr.mean(0).astype(np.float16), class_names=np.array(p.class_names),
+                        labels=p.labels.astype(np.uint8), target_class_names=np.array(p.target_class_names),
+                        n_models=p.n_models,
+                        colours=images.mean((1, 2)).round().astype(np.uint8),
+                        source_colours=colours.round().astype(np.uint8),
                         shown=shown, thumbnails=images[shown])
 
 
-def confusions(p): # (n, classes) uint8: how many in a hundred models take an image for each class
-    k = np.arange(len(p.target_class_names))
-    return np.rint(100*(p.outputs['predicted'][:, :, None] == k).mean(0)).astype(np.uint8)
-
-
-def export_curves(step, runs):
+def export_curves(runs):
+    "The curves of the fleets that have some."
     for name, run in (('fleet', runs/'fleet'), ('half', runs/'half')):
         path = run/'curves'/'summary'/'cifar10.json'
         if path.is_file(): (RESULTS/f'cifar10_curves_{name}.json').write_text(path.read_text())
 
 
 def main():
+    "The steps that were asked for, in order."
     a = argparse.ArgumentParser(); a.add_argument('runs', type=Path)
     for o in ('source', 'target', 'test'): a.add_argument(f'--{o}-path', dest=o, default='')
-    a.add_argument('--steps', default='fleet,half,twentieth,quarter,groups,curves,leaks,export'); a.add_argument('--workers', type=int)
+    a.add_argument('--steps', default='fleet,half,twentieth,quarter,groups,curves,leaks,export')
+    a.add_argument('--workers', type=int)
     a.add_argument('--replicates', type=int, default=10)
     o = a.parse_args(); places = dict(source=o.source, target=o.target, test=o.test)
     for step in o.steps.split(','):
@@ -127,11 +136,12 @@ def main():
         if step in (*FLEETS, 'groups'): train(step, o.runs, places, o.workers)
         if step == 'curves': curves(o.runs/'fleet', o.workers, o.replicates)
         if step == 'curves_half': curves(o.runs/'half', o.workers, o.replicates)
-        if step == 'leaks': (RESULTS/'cifar10_leaks.json').write_text(json.dumps(find_leakage(o.runs/'fleet').rows[:60], indent=1))
+        if step == 'leaks':
+            (RESULTS/'cifar10_leaks.json').write_text(json.dumps(find_leakage(o.runs/'fleet').rows[:60], indent=1))
         if step == 'export':
             for s in (*FLEETS, 'groups'):
                 if (o.runs/s/'fleet.json').is_file(): export_fleet(s, o.runs)
-            export_curves(step, o.runs)
+            export_curves(o.runs)
         print(f'{step}: {(time.time() - start)/60:.1f} min')
 
 

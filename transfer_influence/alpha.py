@@ -9,13 +9,13 @@ __all__ = ['AlphaPilot', 'measure_pilot', 'read_pilot', 'AlphaPlan', 'plan_alpha
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 from .archive import read_commit, read_predictions
 from .influence import class_influence
+from .planning import Plan, plan_models
 from .predictions import Predictions
 from .recipe import need
-from .reliability import class_outputs, jackknife, signal_to_noise
+from .reliability import class_outputs
 from .store import committed, open_run
 
 # %% ../nbs/56_alpha.ipynb #80d4329c
@@ -23,27 +23,24 @@ from .store import committed, open_run
 class AlphaPilot:
     "What a pilot at one alpha showed."
     alpha:float
-    models:int
     seconds:float # a model, in one worker
-    q:float       # signal-to-noise ratio of the pilot's table
-    error:float   # standard error of that
-    dof:int       # degrees of freedom of the error
-    spread:float = float('nan') # standard deviation of the estimated influences, in units of the output
-    seen:int = 0  # classes that a model sees
+    plan:Plan     # signal-to-noise ratio, its error, and the models they come from
+    spread:float  # standard deviation of the estimated influences, in units of the output
+    seen:int      # classes that a model sees
 
     @property
-    def worth(self): return self.q/self.models/self.seconds
+    def worth(self): return self.plan.q/self.plan.pilot/self.seconds
     @property
-    def worth_error(self): return self.error/self.models/self.seconds
+    def worth_error(self): return self.plan.error/self.plan.pilot/self.seconds
 
-    def hours(self, reliability:float) -> tuple: # of one worker; low and high: a 90 % interval
-        "Computing time for a wanted reliability; infinite where the pilot saw no signal."
-        half, need_q = stdtrit(self.dof, .95)*self.worth_error, reliability/(1 - reliability)/3600
-        return tuple(need_q/w if w > 0 else np.inf for w in (self.worth, self.worth + half, self.worth - half))
-
-    def models_for(self, reliability:float) -> float:
+    def models_for(self, reliability:float) -> tuple: # low and high: a 90 % interval
         "Models for a wanted reliability; infinite where the pilot saw no signal."
-        return reliability/(1 - reliability)*self.models/self.q if self.q > 0 else np.inf
+        low, high = self.plan.ends(); need_q = reliability/(1 - reliability)*self.plan.pilot
+        return tuple(need_q/q if q > 0 else np.inf for q in (self.plan.q, high, low))
+
+    def hours(self, reliability:float) -> tuple: # of one worker; low and high
+        "Computing time for a wanted reliability."
+        return tuple(m*self.seconds/3600 for m in self.models_for(reliability))
 
 # %% ../nbs/56_alpha.ipynb #a6abf13a
 def measure_pilot(p:Predictions, alpha:float,
@@ -51,12 +48,10 @@ def measure_pilot(p:Predictions, alpha:float,
                   output:str=None, # a recorded output; empty: margin
                  ) -> AlphaPilot:
     "Signal and noise of one pilot. Raises `InputError` for fewer than 20 models, or seconds that are not positive."
-    need(p.n_models >= 20, f'a pilot of {p.n_models} models is too small to compare; train at least 20')
     need(seconds > 0, f'seconds a model must be above 0, not {seconds}')
-    table = class_outputs(p, output)
-    spread = float(np.nanstd(class_influence(table, missing='mask').values))
-    return AlphaPilot(float(alpha), p.n_models, float(seconds), *jackknife(table, signal_to_noise), spread,
-                      round(float(p.masks.sum(1).mean())))
+    plan = plan_models(p, output=output)
+    spread = float(np.nanstd(class_influence(class_outputs(p, output), missing='mask').values))
+    return AlphaPilot(float(alpha), float(seconds), plan, spread, round(float(p.masks.sum(1).mean())))
 
 def read_pilot(run, # a run folder
                target:str=None, output:str=None) -> AlphaPilot:
@@ -79,7 +74,7 @@ class AlphaPlan:
     @property
     def best(self): return max(self.pilots, key=lambda a: a.worth)
     @property
-    def can_say(self): return any(a.q > stdtrit(a.dof, .95)*a.error for a in self.pilots)
+    def can_say(self): return any(a.plan.can_say for a in self.pilots)
     def __repr__(self): return '\n'.join([*map(lambda a: _line(a, self), self.pilots), _advice(self)])
 
 def plan_alpha(pilots,            # `AlphaPilot`s, or run folders
@@ -93,7 +88,7 @@ def plan_alpha(pilots,            # `AlphaPilot`s, or run folders
     found = sorted(found, key=lambda a: a.alpha); alphas = [a.alpha for a in found]
     need(len(found) >= 2, 'a comparison needs pilots at 2 alphas or more')
     need(len(set(alphas)) == len(alphas), f'two pilots have the same alpha in {alphas}')
-    t = np.random.default_rng(seed).standard_t([a.dof for a in found], (20_000, len(found)))
+    t = np.random.default_rng(seed).standard_t([a.plan.dof for a in found], (20_000, len(found)))
     best = (np.array([a.worth for a in found]) + t*[a.worth_error for a in found]).argmax(1)
     return AlphaPlan(tuple(found), reliability, {a: float((best == k).mean()) for k, a in enumerate(alphas)})
 
@@ -101,20 +96,21 @@ def plan_alpha(pilots,            # `AlphaPilot`s, or run folders
 def _hours(h): return 'more than 10,000 h' if h > 1e4 else f'{h:.2g} h' if h >= .1 else f'{60*h:.2g} min'
 
 def _line(a, plan):
-    low = a.hours(plan.reliability)
-    many = f'{plan.reliability:g} takes about {a.models_for(plan.reliability):.0f} models'
-    said = f'{many}, {_hours(low[0])} of one worker ' \
-           f'(90 % interval {_hours(low[1])} to {_hours(low[2])})' if a.q > 0 else 'no signal was seen'
-    return (f'alpha {a.alpha:g} ({a.seen} classes a model): {a.models} models of {a.seconds:.2g} s, signal-to-noise '
-            f'{a.q:.2f} ± {a.error:.2f}; {said}; worth most with a chance of about {plan.chances[a.alpha]:.2f}')
+    mid, low, high = map(_hours, a.hours(plan.reliability))
+    many, r = a.models_for(plan.reliability)[0], plan.reliability
+    said = (f'{r:g} takes about {many:.0f} models, {mid} of one worker (90 % interval {low} to {high})'
+            if a.plan.q > 0 else 'no signal was seen')
+    return (f'alpha {a.alpha:g} ({a.seen} classes a model): {a.plan.pilot} models of {a.seconds:.2g} s, '
+            f'signal-to-noise '
+            f'{a.plan.q:.2f} ± {a.plan.error:.2f}; {said}; worth most with a chance of about '
+            f'{plan.chances[a.alpha]:.2f}')
 
 def _advice(plan):
-    b = plan.best
     if not plan.can_say: return ('none of the pilots can tell its signal from noise: train more models in each, '
-                                 'smaller '
-                                 'alphas, or longer')
-    sure = '' if plan.chances[b.alpha] > .9 else f' (not sure: a chance of about {plan.chances[b.alpha]:.2f})'
+                                 'smaller alphas, or longer')
+    b, chance = plan.best, plan.chances[plan.best.alpha]
+    sure = '' if chance > .9 else f' (not sure: a chance of about {chance:.2f})'
     return (f'use alpha {b.alpha:g}{sure}. The price: the influence then says what a class adds to a source of '
-            f'{b.seen} '
-            'classes, not what is lost when it leaves all of them. The smaller the subset, the more it speaks of small '
-            'sources; whether the order holds for the whole source, a removal curve says (ti-curve)')
+            f'{b.seen} classes, not what is lost when it leaves all of them. The smaller the subset, the more it '
+            f'speaks '
+            'of small sources; whether the order holds for the whole source, a removal curve says (ti-curve)')

@@ -65,10 +65,9 @@ def tell_copies(source:ImageSet, targets:dict) -> None: # targets: {name: ImageS
     if source.images.nbytes > LARGEST_COMPARED: return
     for name, s in targets.items():
         n = int(same_images(source, s).sum())
-        if n: warnings.warn(f"{n} image{'s' if n > 1 else ''} of '{name}' {'are' if n > 1 else 'is'} also in the "
-                            f"source, "
-                            'pixel by pixel; what their classes seem to give may be mere memory (ti-explore --leaks '
-                            'looks for such images)')
+        who = f"{n} images of '{name}' are" if n > 1 else f"1 image of '{name}' is"
+        if n: warnings.warn(f'{who} also in the source, pixel by pixel; what their classes seem to give may be mere '
+                            'memory (ti-explore --leaks looks for such images)')
 
 # %% ../nbs/45_begin.ipynb #8ad98a1f
 def recipe_experiment(recipe:Recipe,

@@ -6,7 +6,6 @@
 __all__ = ['PackProgress', 'to_pack', 'pack_words', 'ti_pack']
 
 # %% ../nbs/83_cli_pack.ipynb #26623c20
-import sys
 import time
 
 from fastcore.script import call_parse
@@ -16,23 +15,23 @@ from .session import friendly
 # %% ../nbs/83_cli_pack.ipynb #af7567d3
 class PackProgress:
     "Counts images, and says so."
-    def __init__(self, images:int, quiet:bool=False):
-        self.todo, self.quiet, self.done, self.start, self.last = images, quiet, 0, time.time(), 0.
+    def __init__(self, quiet:bool=False): self.quiet, self.start, self.bar = quiet, time.time(), None
 
-    def __call__(self, images, blocks):
-        from transfer_influence.progress import say_time
-        self.done, now = self.done + images, time.time()
-        tty, end = sys.stderr.isatty(), self.done >= self.todo
-        if self.quiet or not end and now - self.last < (.2 if tty else 10): return
-        self.last, rate = now, self.done/max(now - self.start, 1e-9)
-        line = f'{self.done}/{self.todo} images, {rate:.0f} a second, {say_time((self.todo - self.done)/rate)} left'
-        print(('\r\x1b[2K' if tty else '') + line, end='' if tty and not end else '\n', file=sys.stderr, flush=True)
+    def __call__(self, images, todo):
+        from transfer_influence.progress import Progress
+        self.bar = self.bar or Progress(todo, 1, self.quiet, 'images')
+        if images: self.bar.step(n=images)
+
+    @property
+    def done(self): return self.bar.done if self.bar else 0
+    @property
+    def seconds(self): return time.time() - self.start
 
 # %% ../nbs/83_cli_pack.ipynb #f9009ebf
 def to_pack(src:str, out:str, name:str, part:str, download:bool):
     "The images that `ti-pack` was asked for. Raises `InputError` for arrays, and for parts that are not there."
-    from transfer_influence.files import part_of
     from pathlib import Path
+    from transfer_influence.files import part_of
     from transfer_influence.recipe import need
     from transfer_influence.sources import list_images
     inside = Path(out).expanduser().absolute(), Path(src).expanduser().absolute()
@@ -42,14 +41,14 @@ def to_pack(src:str, out:str, name:str, part:str, download:bool):
     need(part in ('all', 'train', 'test'), f"--part must be all, train or test, not '{part}'")
     return part_of(list_images(name, src, download), part)
 
-def pack_words(head, out, seconds, done) -> str:
+def pack_words(head, out, step:PackProgress) -> str:
     "What was packed."
     size = head['images']*head['size']**2*head['channels']
     words = f"{out}: {head['images']} images of {head['size']} × {head['size']} × {head['channels']}, " \
             f"{len(head['class_names'])} classes, {size/1e6:.3g} MB"
     words += f"; {head['left_out']} unreadable ones were left out"*bool(head['left_out'])
-    return words + (f'; {done} were decoded now, {done/max(seconds, 1e-9):.0f} a second' if done else '; nothing was '
-                    'left to do')
+    if not step.done: return f'{words}; nothing was left to do'
+    return f'{words}; {step.done} were decoded now, {step.done/step.seconds:.0f} a second'
 
 # %% ../nbs/83_cli_pack.ipynb #ae7f34a1
 @call_parse
@@ -67,13 +66,13 @@ def ti_pack(src:str,            # class folders (also as train/ and val/ or test
     "Decode images once, into a folder that fleets map into memory. Safe to stop and to repeat."
     with friendly('ti-pack'):
         from transfer_influence.engine import LocalEngine
-        from transfer_influence.pack import check_pack, images_left, make_pack
+        from transfer_influence.pack import check_pack, make_pack
         from transfer_influence.recipe import need
         need(size is not None, 'say how large the images should be: --size PIXELS')
         listing = to_pack(src, out, name, part, download)
-        start, step = time.time(), PackProgress(images_left(listing, out, size, channels), quiet)
+        step = PackProgress(quiet)
         with LocalEngine(workers, gpus=0, module='transfer_influence.pack') as engine:
             head = make_pack(listing, out, size, channels, skip_bad, engine, step)
-        print(pack_words(head, out, time.time() - start, step.done))
+        print(pack_words(head, out, step))
         damaged = check_pack(out) if check else []
         need(not damaged, f'{len(damaged)} blocks of {out} are damaged; delete it and pack again')

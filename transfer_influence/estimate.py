@@ -13,17 +13,18 @@ import numpy as np
 
 from .cost import Cost
 from .engine import slot_devices
-from .known_sets import IMAGES
+from .known_sets import SET_SIZES
 from .recipe import Recipe, need
+from .schedule import n_steps
 from .sources import is_open, load_source, load_target
 
 # %% ../nbs/49_estimate.ipynb #5292328a
-TRIED = 16 # images in a timed step: large batches are timed in part
+TRIED = 16 # images in the first timed step: large batches of large nets are timed in part
 
 def _counts(part, opened):
     "Images to train on, images to evaluate."
     share, per_class = getattr(part, 'train_share', 1.), getattr(part, 'per_class', 0)
-    if part.name in IMAGES and is_open(part): train, test, classes = IMAGES[part.name]
+    if part.name in SET_SIZES and is_open(part): train, test, classes = SET_SIZES[part.name]
     else:
         need(not is_open(part), f"the recipe leaves open where '{part.name}' lies; say it with --source-path or "
              f"--target-path")
@@ -32,7 +33,9 @@ def _counts(part, opened):
         test = len(s) - train
     return min(train, per_class*classes) if per_class else train, test
 
-def _steps(spec, images): return spec.steps or max(1, round(images*spec.epochs/min(spec.batch_size, max(images, 1))))
+def _seen(spec, images):
+    "Images that pass through the net in a training, each as often as it does."
+    n = max(1, round(images)); return n_steps(n, spec.batch_size, spec.epochs, spec.steps)*min(spec.batch_size, n)
 
 # %% ../nbs/49_estimate.ipynb #4e8ff40e
 def time_images(net:str, width:int, size:int, channels:int, spec, # a `TrainSpec` or `TargetSpec`
@@ -42,20 +45,30 @@ def time_images(net:str, width:int, size:int, channels:int, spec, # a `TrainSpec
     "Time a few steps of a net on made-up images, on the device that a worker would use."
     import torch
     from torch.utils.flop_counter import FlopCounterMode
-    from transfer_influence.inputs import Pixels
-    from transfer_influence.models import build_net
     from transfer_influence.pipeline import best_device
-    device, threads = best_device(), torch.get_num_threads()
-    n = min(spec.batch_size, 512 if device == 'cuda' else TRIED)
-    pixels = torch.randint(0, 256, (n, size, size, channels), dtype=torch.uint8, device=device)
-    x = Pixels(pixels, net, spec.augment == 'resized' or small > 0)
-    model = build_net(net, 100, small or size, channels, width).to(device).train(train)
-    step = _step(model, x, spec, size, small, train)
+    device, threads, n = best_device(), torch.get_num_threads(), min(spec.batch_size, TRIED)
     torch.set_num_threads(1)
     try:
-        with FlopCounterMode(display=False) as counter: step()
-        return _median_time(step, device)/n, counter.get_total_flops()/n
+        while True: # small nets spend their time on calls, so only batches that take long enough are a measure
+            step = _made_up(net, width, size, channels, spec, n, device)(train, small)
+            with FlopCounterMode(display=False) as counter: step()
+            seconds = _median_time(step, device)
+            if seconds > .1 or n == spec.batch_size: return seconds/n, counter.get_total_flops()/n
+            n = min(4*n, spec.batch_size)
     finally: torch.set_num_threads(threads)
+
+# %% ../nbs/49_estimate.ipynb #713127ee
+def _made_up(net, width, size, channels, spec, n, device):
+    "A net and noise to pass through it; called with train and small, a step."
+    import torch
+    from transfer_influence.inputs import Pixels
+    from transfer_influence.models import build_net
+    pixels = torch.randint(0, 256, (n, size, size, channels), dtype=torch.uint8, device=device)
+    def step(train, small):
+        x = Pixels(pixels, net, spec.augment == 'resized' or small > 0)
+        model = build_net(net, 100, small or size, channels, width).to(device).train(train)
+        return _step(model, x, spec, size, small, train)
+    return step
 
 # %% ../nbs/49_estimate.ipynb #1c3a6a31
 def _median_time(step, device, tries=2):
@@ -87,19 +100,17 @@ def _step(model, x, spec, size, small, train):
 # %% ../nbs/49_estimate.ipynb #2c6df309
 def _source_cost(recipe, images):
     t, s = recipe.training, recipe.source
-    seen = _steps(t, images*recipe.design.alpha)*min(t.batch_size, max(1, images*recipe.design.alpha))
     parts = [(.75, t.small), (.25, 0)] if t.small else [(1., 0)]
     each = [np.array(time_images(t.net, t.width, s.size, s.channels, t, True, small)) for _, small in parts]
-    return seen*sum(share*e for (share, _), e in zip(parts, each))
+    return _seen(t, images*recipe.design.alpha)*sum(share*e for (share, _), e in zip(parts, each))
 
 def _target_cost(recipe, spec, train, test):
     net, width, size = recipe.training.net, recipe.training.width, spec.size or recipe.source.size
     how = replace(recipe.training, augment=spec.augment, batch_size=spec.batch_size)
     forward = np.array(time_images(net, width, size, recipe.source.channels, replace(how, augment='none'), False))
     if spec.protocol == 'frozen': return (2*train + test)*forward
-    seen = _steps(spec, train)*min(spec.batch_size, max(train, 1))
     each = np.array(time_images(net, width, size, recipe.source.channels, how, spec.protocol == 'full'))
-    return seen*each + test*forward
+    return _seen(spec, train)*each + test*forward
 
 # %% ../nbs/49_estimate.ipynb #2a1adef8
 def estimate(recipe:Recipe, workers:int=None, gpus:int=None) -> Cost:
@@ -114,9 +125,8 @@ def estimate(recipe:Recipe, workers:int=None, gpus:int=None) -> Cost:
     m = recipe.run.models
     how = (f'; estimated from single steps on made-up images. In all {m*cost[1]/1e15:.2g} PFLOP: on a device that '
            f'sustains 30 TFLOP/s {m*cost[1]/30e12/3600:.2g} hours')
-    return Cost(m, len(devices), float(cost[0]), 0., m*columns*20/1e6, pixels*recipe.source.channels/1e6 + 1000,
-                'cuda' if any(devices)
-                else 'cpu', how)
+    kind, memory = 'cuda' if any(devices) else 'cpu', pixels*recipe.source.channels/1e6 + 1000
+    return Cost(m, len(devices), float(cost[0]), 0., m*columns*20/1e6, memory, kind, how)
 
 def is_large(recipe:Recipe, rough:Cost, most:float=30.) -> bool:
     "Would it be absurd to train whole models for an estimate: are they large, or their images not there?"

@@ -164,9 +164,8 @@ def load_predictions(path, # an .npz file with masks (m, K) and outputs (m, n), 
                     ) -> Predictions:
     """Read predictions.
     Raises `InputError` where the file is missing, incomplete, holds pickles or does not fit together."""
-    need(Path(path).is_file(), f'no file at {path}; give an .npz file with masks and outputs (of a run folder, from '
-         f'Python: '
-         'open_fleet(run).predictions())')
+    need(Path(path).is_file(), f'no file at {path}; give an .npz file with masks and outputs (of a run folder, '
+         'from Python: open_fleet(run).predictions())')
     a = _arrays_of(path)
     outputs = {k.removeprefix('output_'): a.pop(k) for k in list(a) if k.startswith('output_')}
     if 'outputs' in a: outputs['output'] = a.pop('outputs')

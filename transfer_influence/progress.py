@@ -26,10 +26,11 @@ def say_time(seconds:float) -> str:
 # %% ../nbs/46_progress.ipynb #13f45353
 @dataclass
 class Progress:
-    "Counts models, and says so."
+    "Counts models, or other things, and says so."
     todo:int
-    workers:int       # models in work at once
+    workers:int       # in work at once
     quiet:bool = False
+    unit:str = 'models'
     done:int = 0
     failed:int = 0
 
@@ -41,14 +42,14 @@ class Progress:
 # %% ../nbs/46_progress.ipynb #6eaabf69
 @patch
 def rate(self:Progress) -> float:
-    "Models a second, or 0 while it is too early to say."
+    "How many a second, or 0 while it is too early to say."
     counted = self.done + self.failed - self.workers
     return counted/max(time.time() - self.start, 1e-9) if counted >= 3*self.workers else 0.
 
 @patch
 def line(self:Progress) -> str:
     "How far it is."
-    count = f'{self.done}/{self.todo} models' + (f', {self.failed} failed' if self.failed else '')
+    count = f'{self.done}/{self.todo} {self.unit}' + (f', {self.failed} failed' if self.failed else '')
     rate = self.rate()
     if not rate: return count
     per, unit = next((s, u) for s, u in [(1, 'second'), (60, 'minute'), (3600, 'hour')] if rate*s >= 1 or s == 3600)
@@ -57,12 +58,12 @@ def line(self:Progress) -> str:
 
 # %% ../nbs/46_progress.ipynb #6eaabf02
 @patch
-def step(self:Progress, ok=True):
-    "Count a model, and say so from time to time."
-    self.done, self.failed = self.done + ok, self.failed + (not ok)
+def step(self:Progress, ok=True, n:int=1):
+    "Count a model, or `n` of them, and say so from time to time."
+    self.done, self.failed = self.done + n*ok, self.failed + n*(not ok)
     if self.done + self.failed <= self.workers: self.start = time.time()
     rate = self.rate()
-    if rate and not self.told:
+    if rate and not self.told and self.unit == 'models':
         self.told = True
         self.tell(f'about {self.workers/rate:.2g} s a model: {say_time(self.todo/rate)} for {self.todo} models '
                   f'with {self.workers} workers')

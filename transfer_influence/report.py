@@ -62,9 +62,8 @@ def find(p:Predictions,
 
 def find_all(store:Store, output:str=None) -> list: # of `TargetFindings`
     "`find` for each target of a run. Raises `InputError` where models saw single images."
-    need(run_header(store).get('units') != 'examples', f'{store.root} draws single images: ti-explore {store.root} '
-         f'--leaks '
-         '--mislabeled --misleading says what it found; a page needs a run that draws classes')
+    need(run_header(store).get('units') != 'examples', f'{store.root} draws single images: ti-explore '
+         f'{store.root} --leaks --mislabeled --misleading says what it found; a page needs a run that draws classes')
     return [find(read_predictions(store, t), output) for t, d in run_header(store)['targets'].items()
             if not d.get('added') or len(committed(store, t)) > 1] # one that was added may not have begun
 

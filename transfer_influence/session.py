@@ -18,7 +18,7 @@ def friendly(command:str):
     before = warnings.showwarning; note_warnings()
     try: yield
     except KeyboardInterrupt:
-        print(f'\n{command}: stopped. Finished models are safe; give the same command again to go on.', file=sys.stderr)
+        print(f'\n{command}: stopped. What is finished is safe; give the same command again to go on.', file=sys.stderr)
         sys.exit(130)
     except Exception as e:
         _one_line(command, e); sys.exit(1)
@@ -29,7 +29,7 @@ def _one_line(command, e):
     from transfer_influence.recipe import UserError
     full = isinstance(e, OSError) and e.errno == errno.ENOSPC
     if not isinstance(e, UserError) and not full: raise e
-    if full: e = 'no space is left on the disk; free some and give the same command again. Finished models are safe'
+    if full: e = 'no space is left on the disk; free some and give the same command again. What is finished is safe'
     print(f'{command}: {e}', file=sys.stderr)
 
 def note_warnings():

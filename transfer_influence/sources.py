@@ -14,7 +14,7 @@ import warnings
 import numpy as np
 
 from .data import ImageSet, digits, glyphs, mnist5k, resize_set, select_classes
-from .files import load_images, native_shape, read_listing
+from .files import load_images, matched, native_shape, read_listing
 from .known_sets import KNOWN, is_saved_hub, list_folders, list_hub, list_known
 from .pack import is_pack, open_pack
 from .recipe import EMBEDDED, Recipe, SourceSpec, TargetSpec, nearest, need
@@ -54,8 +54,8 @@ def place_recipe(recipe:Recipe,
     "A recipe with its open places filled in. Raises `InputError` for targets that it does not have."
     names = [t.name for t in recipe.targets]
     at, tests = (_places(x, names) for x in (target, test))
-    need('' not in at or any(map(is_open, recipe.targets)), f"the recipe says where {', '.join(names)} lies; change it "
-         'there')
+    need('' not in at or any(map(is_open, recipe.targets)), f"the recipe leaves no place open for {', '.join(names)}; "
+         'leave the path out, or change the recipe')
     def one(t):
         if t.name in at: t = replace(t if is_open(t) else placed(t, ''), path=at[t.name])
         elif '' in at and is_open(t): t = placed(t, at[''])
@@ -86,10 +86,7 @@ def _at_path(spec, path, size, channels):
 def join_sets(train:ImageSet, test:ImageSet, # of the same classes, size and channels
              ) -> ImageSet: # with `train_part`
     "A training and an evaluation part as one set. Raises `InputError` where their classes differ."
-    a, b = set(train.class_names), set(test.class_names)
-    need(a == b, f'the training and the evaluation part have different classes: only in the first {sorted(a - b)[:3]}, '
-                 f'only in the second {sorted(b - a)[:3]}; give both the same class names')
-    new = np.array([train.class_names.index(n) for n in test.class_names])
+    new = matched(train.class_names, test.class_names)
     return replace(train, images=np.concatenate([train.images, test.images]),
                    labels=np.concatenate([train.labels, new[test.labels]]),
                    train_part=np.arange(len(train) + len(test)) < len(train))
@@ -107,8 +104,7 @@ def fitted(s:ImageSet, name:str, size:int, channels:int) -> ImageSet:
     "A set at a size and with channels; what that loses is said. Raises `InputError` for a pack too large to convert."
     if s.images.shape[1:] == (size, size, channels): return s
     need(not s.is_mapped or s.images.nbytes < 4e9, f"the pack of '{name}' holds images of {s.images.shape[1]} pixels "
-         f"and "
-         f'{s.images.shape[3]} channels; set size and channels to these, or pack it again with --size {size}')
+         f'and {s.images.shape[3]} channels; set size and channels to these, or pack it again with --size {size}')
     tell_change(name, *s.images.shape[1:], size, channels)
     return resize_set(s, size, channels)
 
