@@ -3,8 +3,9 @@
     python benchmarks/natural.py RUNS --source-path … --target-path … --test-path … [--steps fleet,curves,…]
 
 Every step can be stopped and given again: fleets and curves continue, the arrays are written anew. Steps:
-fleet (alpha .1), half (alpha .5, the paper's), twentieth and quarter (pilots), groups (WordNet superclasses as units),
-curves, curves_half (removal and keep-only), leaks, export.
+fleet (alpha .1), half (alpha .5, the paper's), twentieth and quarter (pilots), small (a net with little room, trained
+longer), groups (WordNet superclasses as units), curves, curves_small (removal in the order of the fleet), examples (a fleet on single images), leaks (what it finds, beside a
+plain search), export.
 """
 import argparse
 import json
@@ -15,22 +16,25 @@ from pathlib import Path
 import numpy as np
 
 from transfer_influence.archive import read_commit, read_predictions
-from transfer_influence.counterfactual import removal_curve
+from transfer_influence.counterfactual import removal_curve, usual_orders
 from transfer_influence.explore import project_labels, source_images, target_images
-from transfer_influence.finders import find_leakage
+from transfer_influence.finders import find_leakage, find_misleading, find_mislabeled, read_examples, train_examples
 from transfer_influence.fleet import Fleet
 from transfer_influence.influence import class_influence
 from transfer_influence.predictions import Predictions, save_predictions
 from transfer_influence.recipe import load_recipe
+from transfer_influence.similar import nearest_pairs, similar_images
 from transfer_influence.sources import place_recipe
 from transfer_influence.store import committed, open_run
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'
 # alpha, models, pairs of models that share a subset
-FLEETS = dict(fleet=(.1, 2500, 50), half=(.5, 120, 0), twentieth=(.05, 200, 0), quarter=(.25, 80, 0))
+FLEETS = dict(fleet=(.1, 2500, 50), half=(.5, 120, 0), twentieth=(.05, 200, 0), quarter=(.25, 80, 0), small=(.1, 100, 0))
+SMALL, SEEN = dict(width=8, epochs=24), 3 # chosen on the select part, with the seeds of the first 3 replicates
 SHOWN = (('school bus', 'truck'), ('lifeboat', 'ship'), ('golden retriever', 'dog'), ('sports car', 'automobile'),
          ('seashore', None)) # source classes that the figures project on images, of one target class or of all
-KS, KEEP = (20, 40, 60, 80, 100, 120), (10, 20, 40)
+KS, KEEP, KS_SMALL = (20, 40, 60, 80, 100, 120), (10, 20, 40), (80, 100, 120, 140)
+ARMS = 'most negative', 'most positive', 'random'
 
 
 def wordnet() -> list: # of dicts: wnid, class, group, hypernyms
@@ -50,8 +54,9 @@ def recipe_of(step, places):
         groups = {}
         for row in wordnet(): groups.setdefault(row['group'], []).append(row['class'])
         design = replace(r.design, alpha=.1, groups=groups, replicates=0)
-        return replace(r, design=design, run=replace(r.run, models=300))
+        return replace(r, design=design, run=replace(r.run, models=150))
     alpha, models, replicates = FLEETS[step]
+    if step == 'small': r = replace(r, training=replace(r.training, **SMALL))
     return replace(r, design=replace(r.design, alpha=alpha, replicates=replicates), run=replace(r.run, models=models))
 
 
@@ -59,10 +64,47 @@ def train(step, runs, places, workers): Fleet(recipe_of(step, places), runs/step
 
 
 def curves(run, workers, replicates):
-    "Removal in three orders, keep-only, and a list that was picked by hand."
-    for r in sorted({2, 5, replicates}): # a little of everything first
-        print(removal_curve(run, ks=list(KS), replicates=r, keep=KEEP, output='probability', method='ridge',
-                            picked={'hand-picked': hand_picked()}, workers=workers))
+    "Removal and keep-only in three orders, and a list that was picked by hand; label and feature mapping only twice."
+    how = dict(ks=KS, keep=KEEP, output='probability', method='ridge', picked={'hand-picked': hand_picked()},
+               workers=workers)
+    removal_curve(run, replicates=2, **how)
+    print(removal_curve(run, usual_orders(run, 'cifar10', 'probability', 'ridge', ARMS), replicates=replicates, **how))
+
+
+def curves_small(run, fleet, workers, replicates):
+    "The fleet's order, tried on the small net."
+    orders = usual_orders(fleet, 'cifar10', 'probability', 'ridge', ARMS)
+    print(removal_curve(run, orders, KS_SMALL, replicates + SEEN, output='probability', method='ridge', workers=workers))
+
+
+# single images
+
+def plain_search(score, column, source, p, rows=60) -> list: # of dicts, the most alike first
+    "What a search without any training of fleets puts first."
+    return [dict(example=int(i), source_class=source.class_names[source.labels[i]], target_image=int(column[i]),
+                 target_class=p.target_class_names[p.labels[column[i]]], similarity=float(score[i]))
+            for i in np.argsort(-score, kind='stable')[:rows]]
+
+
+def leaks(run):
+    "Tables of `find_leakage`, of a search in pixels and one in features, and of the other finders; few thumbnails."
+    e, source, target = read_examples(run), source_images(run), target_images(run, 'cifar10')
+    alike = similar_images(e.store.root, 'cifar10'); column, cosine = nearest_pairs(source.images, [target])
+    tables = dict(find_leakage=find_leakage(e, alike=alike).rows[:60],
+                  pixels=plain_search(cosine, column, source, e.predictions),
+                  features=plain_search(alike.features, alike.column, source, e.predictions),
+                  mislabeled=find_mislabeled(e).rows[:20], misleading=find_misleading(e).rows[:20])
+    about = facts(e.store.root) | dict(usual=alike.usual, images=len(e.labels))
+    (RESULTS/'cifar10_leaks.json').write_text(json.dumps(dict(about=about) | tables, indent=1))
+    examples, columns = thumbnails(tables)
+    np.savez_compressed(RESULTS/'cifar10_leaks.npz', examples=examples, source=source.images[examples],
+                        columns=columns, target=target[columns])
+
+
+def thumbnails(tables, rows=6) -> tuple: # numbers of source images, of target images
+    "The images that figures show of each table."
+    first = [r for t in tables.values() for r in t[:rows]]
+    return np.unique([r['example'] for r in first]), np.unique([r['target_image'] for r in first if 'target_image' in r])
 
 
 # what is kept
@@ -118,8 +160,8 @@ def export_images(p, run):
 
 def export_curves(runs):
     "The curves of the fleets that have some."
-    for name, run in (('fleet', runs/'fleet'), ('half', runs/'half')):
-        path = run/'curves'/'summary'/'cifar10.json'
+    for name in ('fleet', 'small'):
+        path = runs/name/'curves'/'summary'/'cifar10.json'
         if path.is_file(): (RESULTS/f'cifar10_curves_{name}.json').write_text(path.read_text())
 
 
@@ -127,7 +169,7 @@ def main():
     "The steps that were asked for, in order."
     a = argparse.ArgumentParser(); a.add_argument('runs', type=Path)
     for o in ('source', 'target', 'test'): a.add_argument(f'--{o}-path', dest=o, default='')
-    a.add_argument('--steps', default='fleet,half,twentieth,quarter,groups,curves,leaks,export')
+    a.add_argument('--steps', default='fleet,half,twentieth,quarter,small,groups,curves,curves_small,examples,leaks,export')
     a.add_argument('--workers', type=int)
     a.add_argument('--replicates', type=int, default=10)
     o = a.parse_args(); places = dict(source=o.source, target=o.target, test=o.test)
@@ -135,9 +177,9 @@ def main():
         start = time.time()
         if step in (*FLEETS, 'groups'): train(step, o.runs, places, o.workers)
         if step == 'curves': curves(o.runs/'fleet', o.workers, o.replicates)
-        if step == 'curves_half': curves(o.runs/'half', o.workers, o.replicates)
-        if step == 'leaks':
-            (RESULTS/'cifar10_leaks.json').write_text(json.dumps(find_leakage(o.runs/'fleet').rows[:60], indent=1))
+        if step == 'curves_small': curves_small(o.runs/'small', o.runs/'fleet', o.workers, o.replicates)
+        if step == 'examples': train_examples(o.runs/'fleet', 150, .25, workers=o.workers)
+        if step == 'leaks': leaks(o.runs/'fleet')
         if step == 'export':
             for s in (*FLEETS, 'groups'):
                 if (o.runs/s/'fleet.json').is_file(): export_fleet(s, o.runs)

@@ -148,7 +148,9 @@ def same_images(a:ImageSet, b:ImageSet) -> np.ndarray: # (len(b),) bool
     return np.array([short(x) in seen for x in b.images])
 
 # %% ../nbs/10_data.ipynb #2c39c084
-def assets(): return files('transfer_influence')/'assets'
+def assets():
+    "The folder of what is shipped with the package."
+    return files('transfer_influence')/'assets'
 
 def glyphs() -> ImageSet: # 12,640 images of 28 × 28 × 1, 158 classes
     "Printed characters, white on black, with the ink in the middle 20 × 20 pixels; shipped with the package."

@@ -144,6 +144,7 @@ def tasks(self:LocalEngine, task, items):
 
 # %% ../nbs/43_engine.ipynb #80d4b089
 def given_up(item, tries):
+    "The error of a task whose workers die."
     return WorkerDied(f'the worker of task {item} died {tries} times (killed, or out of memory)')
 
 def run_tasks(engine, # a `LocalEngine`, or another with a method `tasks`

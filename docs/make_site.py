@@ -1,0 +1,202 @@
+"""The documentation site: nbdev shows the functions, this turns notebooks into pages, Sphinx binds them.
+
+    python docs/make_site.py [OUT]      # default: _docs; any warning is an error, nothing is fetched
+
+Every notebook of nbs/ is a page. Figures and texts are those saved in the notebooks; no training runs here.
+"""
+from os.path import relpath
+from pathlib import Path
+from shutil import copy, copytree, rmtree
+from tempfile import mkdtemp
+import json
+import re
+import sys
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOORS = {'0': 'What a run is', '1': 'Images', '2': 'The design', '3': 'Training', '4': 'Runs', '5': 'Estimating',
+          '6': 'Using', '7': 'Showing', '8': 'Commands'}
+SHELVES = {'tutorials': 'Tutorials', 'background': 'Background', 'figures': 'Figures'}
+
+
+# notebooks as nbdev processed them
+
+def front_matter(notebook:dict) -> dict:
+    "Title, description and page of a processed notebook."
+    import yaml
+    return yaml.safe_load(''.join(notebook['cells'][0]['source']).strip().strip('-'))
+
+
+def page_of(path:str, front:dict) -> str:
+    "The page of a notebook, as nbdev would name it."
+    return str(Path(path).with_name(Path(front['output-file']).stem))
+
+
+def read_notebooks(folder:Path) -> dict: # {path below nbs/: (page, front matter, cells)}
+    "All processed notebooks, in the order of their numbers."
+    found = {}
+    for f in sorted(folder.rglob('*.ipynb')):
+        path, notebook = f.relative_to(folder).as_posix(), json.loads(f.read_text('utf-8'))
+        front = front_matter(notebook)
+        found[path] = page_of(path, front), front, notebook['cells'][1:]
+    return found
+
+
+# links
+
+def link(address:str, path:str, page:str, pages:dict) -> str:
+    "A link of a notebook, for its page: to notebooks, to functions, to files of the repository."
+    if re.match('[a-z]+:|#', address): return address
+    if address.startswith('/'): # nbdev's: /module.html#name
+        module, _, name = address[1:].partition('.html#')
+        return f'#{module}.{name}' if name else relpath(module, Path(page).parent) + '.ipynb'
+    file = Path(relpath(ROOT/'nbs'/Path(path).parent/address, ROOT/'nbs')).as_posix()
+    if file in pages: return relpath(pages[file], Path(page).parent) + '.ipynb'
+    name = 'files/' + Path(file).name if not file.endswith('.md') else Path(file).name.lower()
+    return relpath(name, Path(page).parent)
+
+
+def with_links(text:str, path:str, page:str, pages:dict) -> str:
+    "Markdown with its links made those of the site."
+    return re.sub(r'\]\(([^)\s]+)\)', lambda m: f']({link(m[1], path, page, pages)})', text)
+
+
+def linked_files(text:str, path:str) -> set:
+    "Files of the repository, other than notebooks, that markdown links to."
+    found = {(ROOT/'nbs'/Path(path).parent/a).resolve() for a in re.findall(r'\]\(([^)\s:#]+)\)', text) if a[0] != '/'}
+    return {f for f in found if f.suffix != '.ipynb'}
+
+
+# functions
+
+def signature(text:str) -> str:
+    "A signature without the modules that its types come from."
+    return re.sub(r'\b(?:[a-z_]\w*\.)+(?=[A-Za-z])', '', text).replace(':NoneType=None', '=None')
+
+
+def docstring(text:str) -> str:
+    "nbdev sets the first line of a docstring in italics; here the whole is plain."
+    first, _, rest = text.strip().partition('\n')
+    if first.startswith('*') and first.endswith('*'): first = first[1:-1]
+    return f'{first}\n{rest}'
+
+
+def label_of(name:str, module:str, taken) -> str:
+    "What links point to. It has no capitals, so a function may take that of a class."
+    label = f'{module}.{name.lower()}'
+    return label if label not in taken else f'{label}-2'
+
+
+def function(shown:str, module:str, level:int, taken) -> tuple: # (markdown, name, label)
+    "What nbdev's `show_doc` says of a function or class, below a label that links can point to."
+    name = re.search(r'^#+ (\S+)$', shown, re.M)[1]
+    code = re.search(r'```python\n(.*?)```', shown, re.S)[1]
+    text = docstring(shown[shown.index('```', shown.index('```python') + 3) + 3:])
+    own = set(re.findall(r'(\w+)[:=,)]', code)) # a parameter is no function that happens to have its name
+    text = re.sub(r'\[`(\w+)`\]\(/[^)]*\)', lambda m: f'`{m[1]}`' if m[1] in own else m[0], text)
+    title, label = name.replace('_', r'\_'), label_of(name, module, taken)
+    return f'({label})=\n{"#"*level} {title}\n\n```python\n{signature(code)}```\n\n{text}', name, label
+
+
+# cells
+
+def new_cell(text:str, kind='markdown', **more) -> dict:
+    return dict(cell_type=kind, metadata={}, source=text) | more
+
+
+def code_cell(cell:dict, heading:str) -> dict:
+    "A cell of code with its saved outputs; a picture without a text of its own is described by its section."
+    source = ''.join(cell['source']); options = dict(re.findall(r'^#\|\s*([\w-]+):?\s*(.*)$', source, re.M))
+    meta = dict(tags=['remove-input'] if options.get('echo') == 'false' else [],
+                mystnb=dict(image=dict(alt=options.get('fig-alt') or f'Figure: {heading}')))
+    text = '\n'.join(line for line in source.split('\n') if not line.startswith('#|')).strip()
+    return new_cell(text, 'code', metadata=meta, outputs=cell['outputs'], execution_count=None)
+
+
+def convert(path:str, pages:dict, front:dict, cells:list) -> tuple: # cells, {label: name} of functions
+    "A processed notebook as cells for Sphinx."
+    page = pages[path]; heading, level, names = front['title'], 2, {}
+    module = f'`transfer_influence.{page}` · ' if path[0].isdigit() else ''
+    out = [new_cell(f"# {front['title']}\n\n{module}*{front['description']}*")]
+    for c in cells:
+        if c.get('has_sd'):
+            shown = ''.join(c['outputs'][0]['data']['text/markdown'])
+            text, name, label = function(shown, page, level, names); names[label] = name
+            out.append(new_cell(with_links(text, path, page, pages)))
+        elif c['cell_type'] == 'code': out.append(code_cell(c, heading))
+        elif c['cell_type'] == 'markdown' and 'AUTOGENERATED' not in ''.join(c['source']):
+            text = ''.join(c['source']); out.append(new_cell(with_links(text, path, page, pages)))
+            for h in re.findall(r'^(##+) (.*)$', text, re.M): heading, level = h[1], len(h[0]) + 1
+    return out, names
+
+
+def write_notebook(cells:list, file:Path) -> None:
+    "Cells as a notebook file."
+    file.parent.mkdir(parents=True, exist_ok=True)
+    kernel = dict(kernelspec=dict(name='python3', display_name='Python 3'), language_info=dict(name='python', pygments_lexer='ipython3'))
+    for i, c in enumerate(cells): c['id'] = f'cell-{i}'
+    file.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)), 'utf-8')
+
+
+# the shelves
+
+def toctree(pages, caption='') -> str:
+    options = [':hidden:'] + ([f':caption: {caption}'] if caption else [])
+    return '\n'.join(['```{toctree}', *options, '', *pages, '```'])
+
+
+def home(pages:dict) -> dict:
+    "What the home page adds to the README: the way to all other pages."
+    def shelf(folder): return [p for f, p in pages.items() if f.startswith(f'{folder}/')]
+    trees = [toctree(shelf(k), v) for k, v in SHELVES.items()]
+    return new_cell('\n\n'.join([*trees, toctree(['library', 'names', 'contributing', 'changelog'], 'Reference')]))
+
+
+def library(notebooks:dict) -> str:
+    "The page of all modules, floor by floor."
+    parts = ['# Library', 'One numbered notebook is one module. Data flows down this list and never up.']
+    for digit, floor in FLOORS.items():
+        rows = [(page, front) for f, (page, front, _) in notebooks.items() if f.startswith(digit)]
+        parts += [f'## {floor}', '\n'.join(f"- [`{p}`]({p}.ipynb): {f['description']}" for p, f in rows),
+                  toctree([p for p, _ in rows])]
+    return '\n\n'.join(parts)
+
+
+def names_page(names:dict) -> str: # names: {page: {label: name}}
+    "All functions and classes by name."
+    rows = sorted(((n, p, label) for p, ns in names.items() for label, n in ns.items()), key=lambda r: r[0].lower())
+    return '# Names\n\nEvery public function and class, and its module.\n\n' + '\n'.join(
+        f'- [`{n}`](#{label}) · {p}' for n, p, label in rows)
+
+
+# all together
+
+def write_source(notebooks:dict, src:Path) -> None:
+    "The folder that Sphinx reads."
+    pages, names, files = {f: p for f, (p, _, _) in notebooks.items()}, {}, set()
+    for path, (page, front, cells) in notebooks.items():
+        out, names[page] = convert(path, pages, front, cells)
+        files |= {f for c in cells if c['cell_type'] == 'markdown' for f in linked_files(''.join(c['source']), path)}
+        write_notebook(out + ([home(pages)] if path == 'index.ipynb' else []), src/f'{page}.ipynb')
+    (src/'library.md').write_text(library(notebooks), 'utf-8'); (src/'names.md').write_text(names_page(names), 'utf-8')
+    for name in ('CONTRIBUTING.md', 'CHANGELOG.md'): copy(ROOT/name, src/name.lower())
+    (src/'files').mkdir()
+    for f in files: copy(f, src/'files'/f.name) if f.suffix != '.md' else None
+    copy(ROOT/'docs'/'conf.py', src); copytree(ROOT/'docs'/'static', src/'static')
+
+
+def main(out:Path) -> int:
+    "Build the site in `out`; the exit status of Sphinx."
+    from nbdev.config import get_config
+    from nbdev.serve import proc_nbs
+    from sphinx.cmd.build import main as sphinx
+    proc_nbs(force=True); notebooks = read_notebooks(get_config(path=ROOT).config_path/'_proc')
+    src = Path(mkdtemp(prefix='site-')); rmtree(out, ignore_errors=True)
+    try:
+        write_source(notebooks, src)
+        status = sphinx(['-q', '-W', '--keep-going', '-d', str(src/'.trees'), str(src), str(src/'.html')])
+        copytree(src/'.html', out, ignore=lambda _, names: [n for n in names if n in ('_sources', '.buildinfo')])
+        return status
+    finally: rmtree(src)
+
+
+if __name__ == '__main__': sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT/'_docs').resolve()))
