@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['TEXTS', 'NOTES', 'TargetFindings', 'find', 'find_all', 'write_influence', 'verdict', 'class_pictures', 'strongest',
-           'figures', 'best_target_classes', 'html_table', 'alpha_words', 'recipe_facts', 'own_facts', 'time_facts',
-           'facts', 'notes', 'trust', 'make_report']
+           'figures', 'alpha_words', 'recipe_facts', 'own_facts', 'time_facts', 'facts', 'notes', 'trust', 'page_of',
+           'make_report']
 
 # %% ../nbs/73_report.ipynb #6d1b9bc8
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from io import BytesIO
+from itertools import zip_longest
 from pathlib import Path
 from string import Template
 import os
@@ -21,9 +22,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from .archive import read_commit, read_predictions, run_header
+from .class_table import class_table
 from .data import DEMO_LETTERS, ImageSet
 from .influence import (InfluenceResult, class_influence, influence_by_class, mean_influence,
-                                          save_influence, table_rows)
+                                          save_influence)
 from .pictures import picture
 from .planning import Gain, Plan, expected_gain, plan_models
 from .plot import plot_heatmap, plot_null, plot_plan, plot_ranking, plot_split_half
@@ -98,8 +100,14 @@ def verdict(f:TargetFindings) -> list: # of sentences
                        '(the same ti-run command with more --models).']
     sure = 'Too few models to say how reliable that is.' if h is None else (
         f'Per target class, two such fleets of {m} models would agree with correlation {h.reliability:.2f} '
-        f'({h.null:+.2f} by chance).')
+        f'({h.null:+.2f} by chance){_more(f.plan)}.')
     return [_sentence(help_, 'raise', f.mean), _sentence(hurt, 'lower', f.mean), sure]
+
+def _more(plan):
+    "What more models would buy, where a plan can say."
+    if plan is None or not plan.can_say: return ''
+    n, low, high = plan.models()
+    return f'; a reliability of {plan.wanted:.2g} takes about {n} models ({low} to {high})' if n > plan.pilot else ''
 
 # %% ../nbs/73_report.ipynb #5ed3586e
 def class_pictures(source:ImageSet) -> dict: # {class name: picture}
@@ -135,31 +143,6 @@ def figures(f:TargetFindings, pictures=None) -> list: # of (title, what to see, 
     axes += [plot_plan(f.plan)] if f.plan else []
     return [(title, text, picture(ax.figure, f'{title}: {f.mean.target}')) for (title, text),
             ax in zip(TEXTS.items(), axes)]
-
-# %% ../nbs/73_report.ipynb #782ef5eb
-def best_target_classes(f:TargetFindings) -> dict: # {source class: text}
-    "For each source class the target class that it helps most, and the one it hurts most."
-    t, say = f.by_class, {}
-    for name, v, e in zip(t.class_names, t.values, t.stderr):
-        if np.isnan(v).any(): continue
-        a, b = v.argmax(), v.argmin()
-        say[name] = f'{t.columns[a]} ({v[a]:+.2g} ± {e[a]:.1g})', f'{t.columns[b]} ({v[b]:+.2g} ± {e[b]:.1g})'
-    return say
-
-def html_table(f:TargetFindings, titles:dict) -> str:
-    "The per-class table of a target as HTML."
-    heads = ['class', 'name', f'influence on the {f.mean.output}', '± standard error', '95 % interval', 'q-value',
-             'helps most', 'hurts most']
-    most, body = best_target_classes(f), []
-    for r in table_rows(f.mean):
-        if np.isnan(r['influence']): continue
-        c = r['source_class']; a, b = most.get(c, ('', ''))
-        cells = [(c, c), (titles.get(c, c),)*2, (f"{r['influence']:+.4f}", r['influence']),
-                 (f"{r['stderr']:.4f}", r['stderr']), (f"{r['low']:+.3f} to {r['high']:+.3f}", r['low']),
-                 (f"{r['q']:.2g}", r['q']), (a, a), (b, b)]
-        body.append('<tr>' + ''.join(f'<td data-v="{escape(str(v))}">{escape(t)}</td>' for t, v in cells) + '</tr>')
-    head = ''.join(f'<th scope="col" aria-sort="none"><button>{escape(h)}</button></th>' for h in heads)
-    return f'<table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
 
 # %% ../nbs/73_report.ipynb #229fae20
 def alpha_words(d:dict) -> str:
@@ -225,23 +208,37 @@ def _section(f, pictures, titles, more=''):
     trusted = ''.join(f'<li>{escape(s)}</li>' for s in trust(f))
     figs = ''.join(f'<figure><figcaption><h3>{escape(a)}</h3><p>{escape(b)}</p></figcaption>{img}</figure>' for a, b,
                    img in figures(f, pictures))
-    return (f'<section><h2>On {escape(f.mean.target)}</h2><div class="verdict">{verdicts}</div>'
+    return (f'<section class="target" data-target="{escape(f.mean.target)}"><h2>On {escape(f.mean.target)}</h2>'
+            f'<div class="verdict">{verdicts}</div>'
             f'<h3>How far to trust it</h3><ul class="trust">{trusted}</ul><div class="figures">{figs}</div>{more}'
-            f'<h3>All classes</h3><div class="scroll">{html_table(f, titles)}</div></section>')
+            f'<h3>All classes</h3>{class_table(f.mean, f.by_class, titles)}</section>')
 
 # %% ../nbs/73_report.ipynb #f7622900
+def page_of(title:str,
+            found:list,     # a `TargetFindings` for each target
+            warn=(),        # texts at the top
+            about=(),       # (name, value) pairs at the end
+            pictures:dict=None, titles:dict=None, # of source classes: {name: picture}, {name: longer name}
+            more=(),        # HTML for each target, before its class table
+           ) -> str:        # the page
+    "The page of findings, wherever they come from: with `find`, arrays of one's own have a page as well."
+    frame, style, script = ((files('transfer_influence')/'assets'/f'report.{kind}').read_text('utf-8')
+                            for kind in ('html', 'css', 'js'))
+    sections = (_section(f, pictures, titles, m) for f, m in zip_longest(found, more, fillvalue=''))
+    return Template(frame).substitute(
+        style=style, script=script, title=escape(title), models=found[0].mean.n_models,
+        notes=''.join(f'<p class="note">{escape(n)}</p>' for n in warn), sections=''.join(sections),
+        facts=''.join(f'<tr><th scope="row">{escape(a)}</th><td>{escape(b)}</td></tr>' for a, b in about))
+
+# %% ../nbs/73_report.ipynb #fe1351ba
 def _page(store, found):
     head, source = store.get('fleet.json'), read_images(store, 'source')
     recipe = from_dict(head['recipe']) if 'recipe' in head else None
-    pictures, titles = (None, {}) if source is None else (class_pictures(source),
-                                                          dict(zip(source.class_names, source.titles)))
+    seen = {} if source is None else dict(pictures=class_pictures(source),
+                                          titles=dict(zip(source.class_names, source.titles)))
     title = recipe and (recipe.about or f'Influence of {recipe.source.name}') or 'Influence'
-    return Template((files('transfer_influence')/'assets'/'report.html').read_text('utf-8')).substitute(
-        title=escape(title), models=found[0].mean.n_models,
-        notes=''.join(f'<p class="note">{escape(n)}</p>' for n in notes(recipe, found[0].mean.n_models)),
-        sections=''.join(_section(f, pictures, titles, more_sections(store, f.predictions, f.influence))
-                         for f in found),
-        facts=''.join(f'<tr><th scope="row">{escape(a)}</th><td>{escape(b)}</td></tr>' for a, b in facts(store)))
+    more = [more_sections(store, f.predictions, f.influence) for f in found]
+    return page_of(title, found, notes(recipe, found[0].mean.n_models), facts(store), more=more, **seen)
 
 # %% ../nbs/73_report.ipynb #af7a53cd
 def make_report(run,           # a run folder
