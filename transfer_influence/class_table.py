@@ -43,7 +43,8 @@ def best_target_classes(t:InfluenceResult) -> dict: # {source class: (text, text
 
 def _cells(r, k, q, titles, most): # (text, value to sort by)
     c = r['source_class']; title = [(titles[c], titles[c])] if titles else []
-    return [(str(k), k), (c, c), *title, (f"{r['influence']:+.4f}", r['influence']), (f"{r['stderr']:.4f}", r['stderr']),
+    return [(str(k), k), (c, c), *title, (f"{r['influence']:+.4f}", r['influence']),
+            (f"{r['stderr']:.4f}", r['stderr']),
             (f"{r['low']:+.3f} to {r['high']:+.3f}", r['low']), (f'{r[q]:.2g}', r[q]),
             *((x, x) for x in most.get(c, ('', '')))]
 
