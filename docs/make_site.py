@@ -103,13 +103,19 @@ def new_cell(text:str, kind='markdown', **more) -> dict:
     return dict(cell_type=kind, metadata={}, source=text) | more
 
 
+def still(outputs:list) -> list:
+    "Outputs without what needs a running kernel: widgets fall back to the HTML beside them."
+    for o in outputs: o.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)
+    return outputs
+
+
 def code_cell(cell:dict, heading:str) -> dict:
     "A cell of code with its saved outputs; a picture without a text of its own is described by its section."
     source = ''.join(cell['source']); options = dict(re.findall(r'^#\|\s*([\w-]+):?\s*(.*)$', source, re.M))
     meta = dict(tags=['remove-input'] if options.get('echo') == 'false' else [],
                 mystnb=dict(image=dict(alt=options.get('fig-alt') or f'Figure: {heading}')))
     text = '\n'.join(line for line in source.split('\n') if not line.startswith('#|')).strip()
-    return new_cell(text, 'code', metadata=meta, outputs=cell['outputs'], execution_count=None)
+    return new_cell(text, 'code', metadata=meta, outputs=still(cell['outputs']), execution_count=None)
 
 
 def convert(path:str, pages:dict, front:dict, cells:list) -> tuple: # cells, {label: name} of functions

@@ -16,6 +16,7 @@ from .planning import Plan, plan_models
 from .predictions import Predictions
 from .recipe import need
 from .reliability import class_outputs
+from .shown import Shown
 from .store import committed, open_run
 
 # %% ../nbs/56_alpha.ipynb #80d4329c
@@ -65,7 +66,7 @@ def read_pilot(run, # a run folder
 
 # %% ../nbs/56_alpha.ipynb #9401e96e
 @dataclass(frozen=True)
-class AlphaPlan:
+class AlphaPlan(Shown):
     "Pilots at several alphas, compared."
     pilots:tuple       # of `AlphaPilot`, by alpha
     reliability:float  # wanted

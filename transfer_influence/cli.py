@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUICK_MODELS', 'demo_recipe', 'print_planted', 'demo_curves', 'ti_demo', 'expected_cost', 'changed_recipe',
-           'run_recipe', 'ti_run', 'ti_recipes', 'open_predictions', 'ti_influence', 'ti_report', 'ti_status',
-           'with_children', 'verify_one', 'ti_verify', 'ti_compact']
+           'run_recipe', 'ti_run', 'ti_recipes', 'open_predictions', 'influence_json', 'ti_influence', 'ti_report',
+           'ti_status', 'with_children', 'verify_one', 'ti_verify', 'ti_compact']
 
 # %% ../nbs/81_cli.ipynb #9f32ef0a
 import sys
@@ -149,6 +149,14 @@ def open_predictions(source:str, target:str=None, allow_partial:bool=False):
     return p
 
 # %% ../nbs/81_cli.ipynb #6417bc04
+def influence_json(table) -> str:
+    "A table for machines: what it is, what the sign means, a row for each class and column."
+    from json import dumps
+    from transfer_influence.influence import about_sign, table_rows
+    about = {k: getattr(table, k) for k in ('target', 'output', 'method', 'n_models', 'zero')}
+    return dumps(about | dict(sign=about_sign(table).splitlines()[1].strip(), rows=table_rows(table)))
+
+# %% ../nbs/81_cli.ipynb #1e29862a
 @call_parse
 def ti_influence(source:str,       # a run folder, or an .npz file with masks and outputs
                  out:str=None,     # the influence file to write (.npz)
@@ -159,7 +167,8 @@ def ti_influence(source:str,       # a run folder, or an .npz file with masks an
                  by_target_class:bool=False, # a column for each target class in what is printed and in --csv
                  missing:str='error', # mask: leave out classes that (nearly) all or no models have
                  allow_partial:bool=False, # leave out models with NaN outputs
-                 csv:str=None):    # also write the table of classes to this file
+                 csv:str=None,     # also write the table of classes to this file
+                 json:bool=False): # print for machines
     "Estimate the influence of every source class on a target."
     with friendly('ti-influence'):
         from transfer_influence.influence import class_influence, save_csv
@@ -170,8 +179,9 @@ def ti_influence(source:str,       # a run folder, or an .npz file with masks an
         result = class_influence(p, output, method, missing, zero)
         table = result.by_target_class() if by_target_class else result.mean()
         if csv: save_csv(table, csv)
-        print(table)
-        if out: result.save(out); print(f'The influence file: {out}')
+        print(influence_json(table) if json else table)
+        if out: result.save(out)
+        if out and not json: print(f'The influence file: {out}')
 
 # %% ../nbs/81_cli.ipynb #31c2b565
 @call_parse

@@ -13,13 +13,14 @@ from fastcore.basics import patch
 import numpy as np
 
 from .recipe import nearest, need
+from .shown import Shown
 from .store import Store, open_run
 
 # %% ../nbs/61_curve.ipynb #73434d70
 PARTS = ('select', 'report')
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class Curve(Shown):
     "Accuracy against the number of classes removed."
     target:str
     class_names:tuple  # K units of the source
@@ -37,7 +38,7 @@ class Curve:
 
 # %% ../nbs/61_curve.ipynb #bf37736f
 @dataclass(frozen=True)
-class Difference:
+class Difference(Shown):
     "How much better one arm is than another, over replicates with common seeds."
     what:str
     mean:float      # difference of the mean accuracies
@@ -78,7 +79,7 @@ def _known(curve, arm, k):
 
 # %% ../nbs/61_curve.ipynb #07d5abca
 @dataclass(frozen=True)
-class BestK:
+class BestK(Shown):
     "How many classes to remove, and what that brings on images and models that did not choose it."
     arm:str
     k:int            # chosen on the select part by all replicates; 0: none

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .recipe import InputError, nearest, need
+from .shown import Shown
 
 # %% ../nbs/10_data.ipynb #caacd1ba
 def is_mapped(a) -> bool:
@@ -29,7 +30,7 @@ def is_mapped(a) -> bool:
 
 # %% ../nbs/10_data.ipynb #cb23f5d2
 @dataclass(frozen=True, eq=False)
-class ImageSet:
+class ImageSet(Shown):
     "Images, labels and class names that fit each other. Raises `InputError` if they do not."
     images:np.ndarray             # (N, height, width, channels) uint8, 1 or 3 channels
     labels:np.ndarray             # (N,) index into class_names

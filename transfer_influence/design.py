@@ -15,6 +15,7 @@ import numpy as np
 
 from .hadamard import hadamard, hadamard_order
 from .recipe import DESIGNS, nearest, need
+from .shown import Shown
 
 # %% ../nbs/21_design.ipynb #99cf0b68
 STREAMS = ('subset', 'init', 'order', 'augment', 'head', 'split', 'target_augment')
@@ -36,7 +37,7 @@ def int_seed(seed:int, i:int, stream:str) -> int:
 
 # %% ../nbs/21_design.ipynb #6f525c5d
 @dataclass(frozen=True, eq=False)
-class Masks:
+class Masks(Shown):
     "Which source class is in the training set of which model. Acts as a bool array of shape (m, K)."
     values:np.ndarray    # (m, K) bool
     class_names:tuple    # K names
@@ -238,7 +239,7 @@ def column_correlations(masks) -> np.ndarray: # of all pairs of columns that are
 
 # %% ../nbs/21_design.ipynb #603e586d
 @dataclass(frozen=True)
-class DesignReport:
+class DesignReport(Shown):
     "What masks are good for."
     masks:Masks
     correlation:float  # mean squared correlation of two columns, times the number of models; about 1: as by chance

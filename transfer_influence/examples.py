@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .recipe import need
+from .shown import Shown
 
 # %% ../nbs/53_examples.ipynb #4e358b49
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32) # (256, 8)
@@ -34,7 +35,7 @@ def example_counts(packed:np.ndarray, tile:int=65536) -> np.ndarray: # (N,)
 
 # %% ../nbs/53_examples.ipynb #56cea179
 @dataclass(frozen=True, eq=False)
-class ExampleInfluence:
+class ExampleInfluence(Shown):
     "Influence of N source examples on one number."
     values:np.ndarray  # (N,) in units of the output; NaN for an example in fewer than 2 models, or in all but 1
     stderr:np.ndarray  # (N,) standard errors over models

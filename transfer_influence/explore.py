@@ -17,6 +17,7 @@ from .data import ImageSet, fingerprint
 from .influence import SIGN, ZEROS, InfluenceResult, class_influence, ranked
 from .predictions import Predictions
 from .recipe import SourceSpec, TargetSpec, nearest, need
+from .shown import Shown
 from .sources import load_source, load_target
 from .store import open_run, read_images
 from .wanted import images_of
@@ -29,7 +30,7 @@ def number(value:float, error:float) -> str:
 
 # %% ../nbs/63_explore.ipynb #7b39a74a
 @dataclass(frozen=True, eq=False)
-class Projection:
+class Projection(Shown):
     "The target images that a source class moves most."
     source_class:str
     within:str           # the target class they were picked from; '' for all
@@ -125,7 +126,7 @@ def target_images(run, target:str=None,
 
 # %% ../nbs/63_explore.ipynb #4f64d347
 @dataclass(frozen=True, eq=False)
-class Subpopulation:
+class Subpopulation(Shown):
     "A cluster of target images, and the source classes that matter more to it than to the other images."
     name:str             # its top source classes
     columns:np.ndarray   # numbers of its images

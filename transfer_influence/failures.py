@@ -17,11 +17,12 @@ from .influence import Ranked, class_influence, ranked
 from .predictions import Predictions
 from .recipe import need
 from .retrain import base_target, retrain, units_of
+from .shown import Shown
 from .store import Store, open_run
 
 # %% ../nbs/63_failures.ipynb #ff40b20d
 @dataclass(frozen=True)
-class Confirmed:
+class Confirmed(Shown):
     "The same image after training on all classes, and without one."
     before:dict      # {predicted class: share of models}, all source classes
     after:dict       # without the class
@@ -35,7 +36,7 @@ class Confirmed:
                 f'without it (sign test p {self.p:.2g})')
 
 @dataclass(frozen=True, eq=False)
-class Failure:
+class Failure(Shown):
     "A target image that most models get wrong, and the source classes that push it there."
     column:int       # of the influence table
     label:str        # its correct class

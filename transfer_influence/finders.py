@@ -25,6 +25,7 @@ from .influence import save_rows
 from .predictions import Predictions
 from .progress import say_time
 from .recipe import DesignSpec, from_dict, need
+from .shown import Shown
 from .similar import Similarity, similar_images
 from .store import Store, is_run, open_run
 
@@ -100,7 +101,7 @@ def _effects(saw, y):
 
 # %% ../nbs/65_finders.ipynb #49c06314
 @dataclass(frozen=True, eq=False)
-class Issues:
+class Issues(Shown):
     "A ranked table of source images; the likeliest issue first."
     kind:str      # leakage, mislabeled or misleading
     rows:list     # of dicts with the same keys
@@ -111,6 +112,8 @@ class Issues:
     def flagged(self): return [r for r in self.rows if r[f'is_{self.kind}_issue']]
     def __len__(self): return len(self.rows)
     def __repr__(self): return self.words()
+    def _rows(self): return self.rows[:5]
+    def _head(self): return self.words(0)
 
     def words(self, k:int=3) -> str:
         "How many are flagged, what the score is, and the first k rows."

@@ -40,6 +40,7 @@ def picture(fig, alt:str) -> str: # an <img> element
     fig.savefig(data, format='png', dpi=1.5*DPI, bbox_inches='tight', pil_kwargs=dict(compress_level=9)); plt.close(fig)
     width, height = (round(int.from_bytes(data.getvalue()[i:i + 4], 'big')/1.5) for i in (16, 20)) # of the PNG header
     return (f'<img alt="{escape(alt)}" width="{width}" height="{height}" '
+            f'style="max-width:100%;height:auto" '
             f'src="data:image/png;base64,{b64encode(data.getvalue()).decode()}">')
 
 # %% ../nbs/71_pictures.ipynb #12a1fa6d

@@ -16,10 +16,11 @@ from .influence import InfluenceResult, _column, _need_errors, kind_of_q
 from .predictions import Predictions
 from .recipe import InputError, nearest, need
 from .reliability import class_outputs, is_orthogonal, jackknife, signal_to_noise
+from .shown import Shown
 
 # %% ../nbs/55_planning.ipynb #a43a7742
 @dataclass(frozen=True)
-class Plan:
+class Plan(Shown):
     "What a pilot says about larger fleets. The reliability is that of the (source class × target class) table."
     pilot:int      # its models
     q:float        # its signal-to-noise ratio
@@ -100,7 +101,7 @@ def until_reliability(reliability:float, # wanted
 
 # %% ../nbs/55_planning.ipynb #c806e42b
 @dataclass(frozen=True)
-class Gain:
+class Gain(Shown):
     "Change of the output that is expected when classes are replaced by average ones."
     gain:float        # in units of the output
     error:float       # posterior deviation

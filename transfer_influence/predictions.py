@@ -15,10 +15,11 @@ import numpy as np
 
 from .design import group_names
 from .recipe import InputError, nearest, need
+from .shown import Shown
 
 # %% ../nbs/40_predictions.ipynb #a0879813
 @dataclass(frozen=True, eq=False)
-class Predictions:
+class Predictions(Shown):
     "Masks and outputs of m models, with names. Make one with `from_arrays`, which checks."
     masks:np.ndarray           # (m, K) bool: which source class was in the training set of which model
     outputs:dict               # {name: (m, n) float32}: an output of each model on each target image

@@ -18,10 +18,11 @@ from .influence import class_influence
 from .predictions import Predictions
 from .recipe import need
 from .regression import InfluenceRegressor, dim, mixed
+from .shown import Shown
 
 # %% ../nbs/54_reliability.ipynb #6884a632
 @dataclass(frozen=True, eq=False)
-class SplitHalf:
+class SplitHalf(Shown):
     "Agreement of two halves of a fleet on the (source class × target class) table."
     r:float           # mean correlation of two halves
     reliability:float # expected correlation of two fleets of full size (Spearman-Brown)
@@ -133,7 +134,7 @@ def null_band(p:Predictions,
 
 # %% ../nbs/54_reliability.ipynb #7bd04799
 @dataclass(frozen=True)
-class VarianceReport:
+class VarianceReport(Shown):
     "Shares of the variance of the outputs between models, over the target classes; None where the fleet cannot tell."
     main:float         # of single classes
     main_error:float   # standard error, over models
@@ -193,7 +194,7 @@ def variance_report(p:Predictions,
 
 # %% ../nbs/54_reliability.ipynb #e4d9837f
 @dataclass(frozen=True)
-class LDS:
+class LDS(Shown):
     "How well influence predicts the outputs of models that it was not estimated from."
     score:float    # mean rank correlation over columns
     low:float      # 90 % interval,

@@ -18,7 +18,6 @@ from string import Template
 import os
 
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 
 from .archive import read_commit, read_predictions, run_header
