@@ -56,7 +56,8 @@ def link(address:str, path:str, page:str, pages:dict) -> str:
 
 
 def with_links(text:str, path:str, page:str, pages:dict) -> str:
-    "Markdown with its links made those of the site."
+    "Markdown with its links made those of the site; private names have no place to link to."
+    text = re.sub(r'\[(`_\w+`)\]\(/[^)]*\)', r'\1', text)
     return re.sub(r'\]\(([^)\s]+)\)', lambda m: f']({link(m[1], path, page, pages)})', text)
 
 
