@@ -10,7 +10,7 @@ myst_enable_extensions = ['dollarmath']
 exclude_patterns = ['files', '.html']
 html_theme, html_static_path, html_css_files = 'furo', ['static'], ['site.css']
 html_favicon = 'static/icon.svg'
-html_copy_source = html_show_sphinx = False
+html_copy_source = html_show_sphinx = html_show_copyright = False
 html_math_renderer = 'mathml'  # no script, and nothing from elsewhere
 
 

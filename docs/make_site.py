@@ -15,6 +15,7 @@ import sys
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {'0': 'What a run is', '1': 'Images', '2': 'The design', '3': 'Training', '4': 'Runs', '5': 'Estimating',
           '6': 'Using', '7': 'Showing', '8': 'Commands'}
+START = 'predictions', 'influence', 'reliability', 'counterfactual', 'report'
 SHELVES = {'tutorials': 'Tutorials', 'background': 'Background', 'figures': 'Figures'}
 
 
@@ -58,6 +59,7 @@ def link(address:str, path:str, page:str, pages:dict) -> str:
 def with_links(text:str, path:str, page:str, pages:dict) -> str:
     "Markdown with its links made those of the site; private names have no place to link to."
     text = re.sub(r'\[(`_\w+`)\]\(/[^)]*\)', r'\1', text)
+    text = re.sub(r'\[\[(`\w+`)\]\(/[^)]*\)\]\(', r'[\1](', text) # a name that is a link already
     return re.sub(r'\]\(([^)\s]+)\)', lambda m: f']({link(m[1], path, page, pages)})', text)
 
 
@@ -160,7 +162,8 @@ def home(pages:dict) -> dict:
 
 def library(notebooks:dict) -> str:
     "The page of all modules, floor by floor."
-    parts = ['# Library', 'One numbered notebook is one module. Data flows down this list and never up.']
+    parts = ['# Library', 'One numbered notebook is one module. Data flows down this list and never up. Most people need five: '
+             + ', '.join(f'[`{m}`]({m}.ipynb)' for m in START) + '.']
     for digit, floor in FLOORS.items():
         rows = [(page, front) for f, (page, front, _) in notebooks.items() if f.startswith(digit)]
         parts += [f'## {floor}', '\n'.join(f"- [`{p}`]({p}.ipynb): {f['description']}" for p, f in rows),

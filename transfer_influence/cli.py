@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUICK_MODELS', 'demo_recipe', 'print_planted', 'demo_curves', 'ti_demo', 'expected_cost', 'changed_recipe',
-           'run_recipe', 'ti_run', 'ti_recipes', 'open_predictions', 'influence_json', 'ti_influence', 'ti_report',
-           'ti_status', 'with_children', 'verify_one', 'ti_verify', 'ti_compact']
+           'run_recipe', 'ti_run', 'ti_recipes', 'open_predictions', 'places', 'influence_json', 'ti_influence',
+           'ti_report', 'ti_status', 'with_children', 'verify_one', 'ti_verify', 'ti_compact']
 
 # %% ../nbs/81_cli.ipynb #9f32ef0a
 import sys
@@ -149,6 +149,10 @@ def open_predictions(source:str, target:str=None, allow_partial:bool=False):
     return p
 
 # %% ../nbs/81_cli.ipynb #6417bc04
+def places(out, csv) -> str:
+    "Lines that say what was written."
+    return ''.join(f'\nThe {w}: {p}' for w, p in (('influence file', out), ('table', csv)) if p)
+
 def influence_json(table) -> str:
     "A table for machines: what it is, what the sign means, a row for each class and column."
     from json import dumps
@@ -171,30 +175,31 @@ def ti_influence(source:str,       # a run folder, or an .npz file with masks an
                  json:bool=False): # print for machines
     "Estimate the influence of every source class on a target."
     with friendly('ti-influence'):
-        from transfer_influence.influence import class_influence, save_csv
+        from transfer_influence.influence import class_influence
         from transfer_influence.recipe import need
         need(out is None or out.endswith('.npz'), f"--out must name an .npz file, not '{out}'")
         need(out != source, '--out names the file that is read; give another name')
         p = open_predictions(source, target, allow_partial)
         result = class_influence(p, output, method, missing, zero)
         table = result.by_target_class() if by_target_class else result.mean()
-        if csv: save_csv(table, csv)
-        print(influence_json(table) if json else table)
+        if csv: table.save_csv(csv)
         if out: result.save(out)
-        if out and not json: print(f'The influence file: {out}')
+        print(influence_json(table) if json else f'{table}{places(out, csv)}')
 
 # %% ../nbs/81_cli.ipynb #31c2b565
 @call_parse
-def ti_report(run:str,          # a run folder
-              out:str=None,     # where the page goes; empty: report.html in the run folder
+def ti_report(run:str,          # a run folder, or an .npz file with masks and outputs
+              out:str=None,     # where the page goes; empty: report.html in the run folder, or beside the file
               output:str=None): # a recorded output; empty: margin
-    "Write the page of a run."
+    "Write the page of a run, or of arrays."
     with friendly('ti-report'):
         from pathlib import Path
         from transfer_influence.recipe import need
-        from transfer_influence.report import make_report
+        from transfer_influence.report import make_report, report_arrays
         need(not out or Path(out).absolute().parent.is_dir(), f'no folder for {out}; make it first')
-        print(make_report(run, out, output))
+        if not run.endswith('.npz'): return print(make_report(run, out, output))
+        page = out or str(Path(run).with_suffix('.html'))
+        print(report_arrays(open_predictions(run), page, Path(run).stem, output))
 
 # %% ../nbs/81_cli.ipynb #6417bc06
 @call_parse

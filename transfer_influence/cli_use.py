@@ -78,7 +78,7 @@ def make_curve(run, orders, points, how, options, csv, save_keep):
     need(can or not save_keep, "--save-keep chooses the best k: it needs 2 replicates and the arm 'most negative'")
     from transfer_influence.counterfactual import removal_curve
     from transfer_influence.curve import curve_rows
-    from transfer_influence.influence import save_rows
+    from transfer_influence.shown import save_rows
     from transfer_influence.report import make_report
     curve = removal_curve(run, orders, **points, **how, **options)
     print(curve, *table_lines(curve), sep='\n')

@@ -43,7 +43,8 @@ def class_panel(influence:InfluenceResult, # a column for each target image
 
 # %% ../nbs/74_explorer.ipynb #e0b44730
 def _thumbnail(image, alt):
-    fig, ax = plt.subplots(figsize=(1.3, 1.3)); ax.imshow(np.squeeze(image), cmap='gray'); ax.axis('off')
+    fig, ax = plt.subplots(figsize=(1.3, 1.3)); ax.imshow(np.squeeze(image), cmap='gray',
+                                                          aspect='equal'); ax.axis('off')
     return picture(fig, alt)
 
 def image_panel(influence:InfluenceResult, # a column for each target image
@@ -77,6 +78,8 @@ def ks_of(curve:Curve) -> list:
     return sorted({k for a in curve.arms() for k in curve.ks(a)})
 
 # %% ../nbs/74_explorer.ipynb #b14bc59a
+def _about(influence): return ''.join(f'<div>{escape(line)}</div>' for line in about_sign(influence).splitlines())
+
 @dataclass(frozen=True, eq=False)
 class Explorer:
     "Shows itself as widgets where there are some, else as the first choice of each panel."
@@ -90,10 +93,13 @@ class Explorer:
 
     def static(self) -> str:
         "The strongest class, the image that the models are least sure of, the middle k."
-        parts = [f'<p>{escape(about_sign(self.influence))}</p>', class_panel(self.influence, first_class(self),
+        parts = [_about(self.influence), '<h4>From a class to images</h4>', class_panel(self.influence,
+                                                                                        first_class(self),
                                                                              self.images),
+                 '<h4>From an image to classes: the one that classes move most clearly</h4>',
                  image_panel(self.influence, first_image(self), self.images)]
-        if self.curve: ks = ks_of(self.curve); parts.append(curve_panel(self.curve, ks[len(ks)//2]))
+        if self.curve: ks = ks_of(self.curve); parts += ['<h4>From k to the curve</h4>',
+                                                         curve_panel(self.curve, ks[len(ks)//2])]
         return ''.join(parts)
 
     def _repr_mimebundle_(self, include=None, exclude=None, **_):
@@ -145,7 +151,7 @@ def widgets_of(e:Explorer):
     need(find_spec('ipywidgets'), "widgets need an extra: pip install 'transfer_influence[explore]'")
     import ipywidgets
     found = panels(e, ipywidgets); tabs = ipywidgets.Tab(children=list(found.values()), titles=list(found))
-    return ipywidgets.VBox([ipywidgets.HTML(f'<p>{escape(about_sign(e.influence))}</p>'), tabs])
+    return ipywidgets.VBox([ipywidgets.HTML(_about(e.influence)), tabs])
 
 Explorer.widgets = widgets_of
 

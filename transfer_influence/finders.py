@@ -21,11 +21,10 @@ from .estimators import Estimate, difference_in_means, p_values, q_values
 from .examples import example_influence
 from .explore import source_images
 from .fleet import Fleet, Report
-from .influence import save_rows
 from .predictions import Predictions
 from .progress import say_time
 from .recipe import DesignSpec, from_dict, need
-from .shown import Shown
+from .shown import Shown, save_rows
 from .similar import Similarity, similar_images
 from .store import Store, is_run, open_run
 

@@ -4,14 +4,12 @@
 
 # %% auto #0
 __all__ = ['SIGN', 'ZEROS', 'InfluenceResult', 'class_influence', 'mean_influence', 'influence_by_class', 'Ranked', 'kind_of_q',
-           'ranked', 'rank_of', 'about_sign', 'extremes', 'describe', 'table_rows', 'data_frame', 'save_rows',
-           'save_csv', 'save_influence', 'load_influence']
+           'ranked', 'rank_of', 'about_sign', 'extremes', 'describe', 'table_rows', 'save_influence', 'load_influence']
 
 # %% ../nbs/52_influence.ipynb #499eca3c
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zipfile import BadZipFile
-import csv
 
 import numpy as np
 from fastcore.basics import patch
@@ -22,7 +20,7 @@ from .estimators import (Estimate, interval, p_values, q_values,
 from .predictions import Predictions
 from .recipe import InputError, nearest, need
 from .regression import ABOUT_ERRORS, estimate, size_slope
-from .shown import Shown
+from .shown import Shown, save_rows
 
 # %% ../nbs/52_influence.ipynb #27ac8e40
 SIGN = 'positive: including the class raises the output on the target; negative: it lowers it; '
@@ -84,19 +82,35 @@ def _count(k):
     return k
 
 @patch
-def mean(self:InfluenceResult): return mean_influence(self)
+def mean(self:InfluenceResult):
+    "Influence on the mean output over the target."
+    return mean_influence(self)
 @patch
-def by_target_class(self:InfluenceResult): return influence_by_class(self)
+def by_target_class(self:InfluenceResult):
+    "Influence on the mean output over each target class."
+    return influence_by_class(self)
 @patch
-def top(self:InfluenceResult, k:int=10, column=0): return ranked(self, column)[:_count(k)]
+def top(self:InfluenceResult, k:int=10, column=0):
+    "The `k` most positive source classes of a column."
+    return ranked(self, column)[:_count(k)]
 @patch
-def bottom(self:InfluenceResult, k:int=10, column=0): return ranked(self, column)[::-1][:_count(k)]
+def bottom(self:InfluenceResult, k:int=10, column=0):
+    "The `k` most negative source classes of a column, the most negative first."
+    return ranked(self, column)[::-1][:_count(k)]
+
+# %% ../nbs/52_influence.ipynb #be319fe0
 @patch
-def to_dataframe(self:InfluenceResult): return data_frame(self)
+def to_dataframe(self:InfluenceResult):
+    "A row for each class and column, as a pandas frame."
+    import pandas as pd
+    return pd.DataFrame(table_rows(self))
 @patch
-def save(self:InfluenceResult, path): save_influence(self, path)
+def save(self:InfluenceResult, path):
+    "Write an influence file (.npz), which `load_influence` reads."
+    save_influence(self, path)
 @patch
 def plot(self:InfluenceResult, **kwargs):
+    "The most positive and most negative classes with intervals; options of `plot_ranking`."
     from transfer_influence.plot import plot_ranking
     return plot_ranking(self, **kwargs)
 
@@ -222,7 +236,8 @@ def rank_of(result:InfluenceResult,
 def about_sign(result:InfluenceResult) -> str:
     "What a table is, what its sign means, and what kind of errors it has."
     K, n = result.values.shape
-    head = (f"Influence of {K} source classes on {n} column{'s'*(n > 1)} of '{result.target}', output {result.output}, "
+    head = (f"Influence of {K} source class{'es'*(K > 1)} on {n} column{'s'*(n > 1)} of '{result.target}', output "
+            f"{result.output}, "
             f'{result.n_models} models, method {result.method}')
     errors = f'\n errors: {ABOUT_ERRORS[result.method]}' if result.method != 'dim' else ''
     return f'{head}\n {SIGN}{ZEROS[result.zero]}{errors}'
@@ -239,7 +254,8 @@ def describe(result:InfluenceResult) -> str:
     n = len(result.columns)
     head, sign = about_sign(result).split('\n', 1)
     first = f' on {result.columns[0]}' if n > 1 else ''
-    top, bottom = (', '.join(map(str, r)) for r in (result.top(3), result.bottom(3)))
+    rows = ranked(result); up, down = [r for r in rows if r.influence > 0], [r for r in rows[::-1] if r.influence < 0]
+    top, bottom = (', '.join(map(str, r[:3])) or 'none' for r in (up, down))
     return f'{head}\n most positive{first}: {top}\n most negative{first}: {bottom}\n{sign}'
 
 # %% ../nbs/52_influence.ipynb #63d5806a
@@ -252,20 +268,10 @@ def table_rows(result:InfluenceResult) -> list: # of dicts
                     models=result.n_models) | {kind_of_q(result): float(q[k, j])}
     return [row(k, j) for j in range(len(result.columns)) for k in np.argsort(-result.values[:, j], kind='stable')]
 
-def data_frame(result:InfluenceResult):
-    "`table_rows` as a pandas frame."
-    import pandas as pd
-    return pd.DataFrame(table_rows(result))
-
-def save_rows(rows:list, path) -> None:
-    "Write dicts as a CSV file in UTF-8; keys that a row lacks stay empty."
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'w', newline='', encoding='utf-8') as f:
-        w = csv.DictWriter(f, list(dict.fromkeys(k for r in rows for k in r))); w.writeheader(); w.writerows(rows)
-
-def save_csv(result:InfluenceResult, path) -> None:
-    "`table_rows` as a CSV file in UTF-8."
-    save_rows(table_rows(result), path)
+@patch
+def save_csv(self:InfluenceResult, path) -> None:
+    "Write the rows of `to_dataframe` as a CSV file in UTF-8."
+    save_rows(table_rows(self), path)
 
 # %% ../nbs/52_influence.ipynb #5b26ca52
 def save_influence(result:InfluenceResult,

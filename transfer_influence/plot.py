@@ -45,7 +45,7 @@ def plot_ranking(result:InfluenceResult,
     j = result.columns.index(column) if isinstance(column, str) else column or 0
     lo, hi = (dict(zip(result.class_names, x[:, j])) for x in result.ci())
     for y, r in enumerate(rows):
-        color = HELPS if lo[r.name] > 0 else HURTS if hi[r.name] < 0 else NEUTRAL
+        color = NEUTRAL if not r.q < .1 else HELPS if r.influence > 0 else HURTS
         ax.plot([lo[r.name], hi[r.name]], [y, y], color=color, lw=1.5); ax.plot(r.influence, y, 'o', color=color, ms=4)
         if images is not None and r.name in images: _thumbnail(ax, images[r.name], y)
     return _finish_ranking(ax, result, rows, j, images)
@@ -59,7 +59,8 @@ def _finish_ranking(ax, result, rows, j, images):
     ax.set_yticks(range(len(rows)), [plain(r.name) for r in rows])
     ax.tick_params(axis='y', length=0, pad=21 if images is not None else 4)
     ax.set_xlabel(f'influence on the {result.output} (95 % interval, {result.n_models} models)\n'
-                  f'left: the class hurts the target, right: it helps,\n{AGAINST[result.zero]}')
+                  f'left: the class hurts the target, right: it helps,\n{AGAINST[result.zero]}; '
+                  f'grey: not sure ({rows[0].kind} ≥ 0.1)')
     ax.set_title(plain(f'{result.target}: {result.columns[j]}' if len(result.columns) > 1 else result.columns[j]),
                  fontsize=10)
     ax.locator_params(axis='x', nbins=6)

@@ -95,8 +95,8 @@ def _note_copies(masks, outputs):
 # %% ../nbs/40_predictions.ipynb #84db935e
 def from_arrays(masks,                   # (m, K) bool or 0/1 integers
                 outputs,                 # (m, n) array, or {name: (m, n) array}
-                class_names=None,        # K names; empty: 'class 0', …
-                labels=None,             # (n,) class of each target image; empty: all of one class
+                class_names=None,        # K names; empty: the columns of a data frame, or 'class 0', …
+                labels=None,             # (n,) class of each target image, as numbers from 0 or names; empty: one class
                 target_class_names=None, # names of the target's classes
                 split=None,              # (n,) 'select' or 'report'
                 target:str='target',     # name of the target set
@@ -106,6 +106,7 @@ def from_arrays(masks,                   # (m, K) bool or 0/1 integers
     Raises `InputError` for shapes that do not fit, NaN, and masks that are not 0/1."""
     outputs = outputs if isinstance(outputs, dict) else dict(output=outputs)
     need(outputs, 'give at least one output')
+    if class_names is None: class_names = getattr(masks, 'columns', None)
     _turned(np.asarray(masks), outputs)
     masks = _masks(masks, class_names)
     outputs = {str(k): _output(k, x, len(masks)) for k, x in outputs.items()}
@@ -113,19 +114,28 @@ def from_arrays(masks,                   # (m, K) bool or 0/1 integers
     _note_copies(masks, outputs)
     n = {x.shape[1] for x in outputs.values()}
     need(len(n) == 1 and min(n) > 0, f'all outputs must be on the same images; they have {sorted(n)} columns')
-    names = [f'class {k}' for k in range(masks.shape[1])] if class_names is None else class_names
-    names = tuple(map(str, names))
+    names = tuple(map(str, [f'class {k}' for k in range(masks.shape[1])] if class_names is None else class_names))
     need(len(set(names)) == len(names), 'class names must differ; two classes have the same name')
     return Predictions(masks, outputs, names, *_columns(n.pop(), labels, target_class_names, split), target, left_out)
 
 # %% ../nbs/40_predictions.ipynb #e2ac2c67
+def _numbered(labels, names):
+    "Labels that are names as numbers, and the names they count; other labels as they are."
+    if labels.dtype.kind not in 'UO': return labels, names
+    found = labels.astype(str); known = sorted(set(found)) if names is None else list(map(str, names))
+    for c in sorted(set(found) - set(known)): need(False, f"the label '{c}' is none of the target_class_names"
+                                                   f'{nearest(c, known)}')
+    return np.array([known.index(c) for c in found]), known
+
+# %% ../nbs/40_predictions.ipynb #8a9aab4d
 def _columns(n, labels, names, split):
-    labels = np.zeros(n, np.int64) if labels is None else np.asarray(labels)
+    labels, names = _numbered(np.zeros(n, np.int64) if labels is None else np.asarray(labels), names)
     need(labels.shape == (n,) and np.issubdtype(labels.dtype, np.integer),
-         f'labels must be {n} whole numbers, one for each image, not {labels.dtype} of {labels.shape}')
+         f'labels must be {n} whole numbers or names, one for each image, not {labels.dtype} of {labels.shape}')
     need(labels.min() >= 0, 'labels must not be negative')
     names = tuple(map(str, names)) if names is not None else tuple(str(c) for c in range(labels.max() + 1))
-    need(labels.max() < len(names), f'label {labels.max()} has no name among the {len(names)} target_class_names')
+    need(labels.max() < len(names), f'label {labels.max()} has no name among the {len(names)} target_class_names; '
+         'labels count from 0')
     split = np.full(n, '') if split is None else np.asarray(split).astype(str)
     need(split.shape == (n,), f'split must name the part of each of the {n} images')
     return labels.astype(np.int64), names, split
@@ -153,7 +163,9 @@ def save_predictions(p:Predictions, path) -> None:
 def _arrays_of(path):
     "The arrays of an .npz file, without pickles."
     try:
-        with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in z.files}
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray): raise ValueError('it is a single array')
+        with found as z: return {k: z[k] for k in z.files}
     except (ValueError, OSError, EOFError, AttributeError, TypeError, BadZipFile) as e:
         why = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise InputError(f'cannot read {path} as plain arrays ({why}); save masks and outputs with numpy.savez, '
@@ -165,8 +177,8 @@ def load_predictions(path, # an .npz file with masks (m, K) and outputs (m, n), 
                     ) -> Predictions:
     """Read predictions.
     Raises `InputError` where the file is missing, incomplete, holds pickles or does not fit together."""
-    need(Path(path).is_file(), f'no file at {path}; give an .npz file with masks and outputs (of a run folder, '
-         'from Python: open_fleet(run).predictions())')
+    need(Path(path).is_file(), f'no run folder and no file at {path}; give a run folder, or an .npz file with masks '
+         'and outputs')
     a = _arrays_of(path)
     outputs = {k.removeprefix('output_'): a.pop(k) for k in list(a) if k.startswith('output_')}
     if 'outputs' in a: outputs['output'] = a.pop('outputs')

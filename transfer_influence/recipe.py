@@ -37,7 +37,9 @@ def nearest(word:str, # what the user wrote
            ) -> str: # such as "; did you mean 'alpha'?", or the list of what is known
     "The end of an error message about an unknown `word`."
     known = [str(k) for k in known]
-    if close := get_close_matches(str(word), known, 1): return f"; did you mean '{close[0]}'?"
+    lower = {k.lower(): k for k in known}
+    if close := [lower[w] for w in get_close_matches(str(word).lower(), lower,
+                                                     1)]: return f"; did you mean '{close[0]}'?"
     more = f' and {len(known) - 12} more' if len(known) > 12 else ''
     return f"; known: {', '.join(known[:12])}{more}"
 

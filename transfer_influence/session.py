@@ -8,6 +8,7 @@ __all__ = ['friendly', 'note_warnings', 'finish', 'end_session', 'run_fleet', 's
 # %% ../nbs/80_session.ipynb #3084ca15
 from contextlib import contextmanager
 import errno
+import os
 import sys
 
 # %% ../nbs/80_session.ipynb #beb0c701
@@ -17,6 +18,8 @@ def friendly(command:str):
     import warnings
     before = warnings.showwarning; note_warnings()
     try: yield
+    except BrokenPipeError: # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()); sys.exit(0)
     except KeyboardInterrupt:
         print(f'\n{command}: stopped. What is finished is safe; give the same command again to go on.', file=sys.stderr)
         sys.exit(130)
