@@ -83,9 +83,10 @@ def _bars(ax, pairs, label):
     names = list(dict.fromkeys([label] + [c for _, shares, _ in pairs for c in shares]))[:6]
     for n, (_, shares, colour) in enumerate(pairs):
         ax.barh(np.arange(len(names)) + .38*(n - .5), [100*shares.get(c, 0) for c in names], .36, color=colour)
-    ax.set_yticks(range(len(names)), [plain(c) for c in names], fontsize=8); ax.invert_yaxis(); ax.set_xlim(0, 100)
+    ax.set_yticks(range(len(names)), [plain(c) for c in names], fontsize=8); ax.invert_yaxis()
+    ax.set(xlim=(0, 140), xticks=range(0, 101, 25)) # room for the legend
     for tick, c in zip(ax.get_yticklabels(), names): tick.set_fontweight('bold' if c == label else 'normal')
-    ax.legend([text for text, _, _ in pairs], fontsize=7, frameon=False, loc='lower right')
+    ax.legend([text for text, _, _ in pairs], fontsize=7, frameon=False, loc='center right')
     ax.set_xlabel('% of models', fontsize=8); ax.tick_params(axis='x', labelsize=7)
     for s in ('top', 'right'): ax.spines[s].set_visible(False)
 
@@ -99,7 +100,7 @@ def plot_failures(failures,  # of `Failure`
     for row, f in zip(axes, failures):
         s = f.suspects[0]; _show(row[0], images[f.column], f"a '{f.label}', right in {f.right:.0%}")
         _bars(row[1], [(plain(f"with '{s.name}'"), f.with_class, HURTS), ('without', f.without, HELPS)], f.label)
-        row[1].set_title(plain(f"fleet: '{s.name}' {number(s.influence, s.stderr)}"), fontsize=8)
+        row[1].set_title(plain(f"influence of '{s.name}': {number(s.influence, s.stderr)}"), fontsize=8)
         if f.confirmed:
             _bars(row[2], [('all classes', f.confirmed.before, HURTS), (plain(f"without '{s.name}'"),
                                                                         f.confirmed.after, HELPS)], f.label)
