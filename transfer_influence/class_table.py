@@ -18,8 +18,8 @@ from .influence import InfluenceResult, kind_of_q, table_rows
 MOST = 40_000 # pairs of a source and a target class that a page holds
 
 def _rounded(table):
-    "Four digits of each number; None for NaN."
-    return [[None if np.isnan(v) else float(f'{v:.4g}') for v in row] for row in table]
+    "Four digits of each number; None for what is none."
+    return [[None if not np.isfinite(v) else float(f'{v:.4g}') for v in row] for row in table]
 
 def page_numbers(mean:InfluenceResult,     # one column
                  by_class:InfluenceResult, # a column for each target class

@@ -57,7 +57,7 @@ all('.classes').forEach(box => {
     column = i;
     rows.forEach(r => {
       const [v, e, h, q] = ['v', 'e', 'h', 'q'].map(n => data[n][r.dataset.k][i]);
-      if (v === null) { for (const key of 'veiq') set(r, key, '', ''); return; }
+      if ([v, e, h, q].includes(null)) { for (const key of 'veiq') set(r, key, '', ''); return; }
       set(r, 'v', sign(v) + v.toFixed(4), v); set(r, 'e', e.toFixed(4), e); set(r, 'q', +q.toPrecision(2), q);
       set(r, 'i', `${sign(v - h)}${(v - h).toFixed(3)} to ${sign(v + h)}${(v + h).toFixed(3)}`, v - h);
     });
