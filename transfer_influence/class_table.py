@@ -38,7 +38,8 @@ def best_target_classes(t:InfluenceResult) -> dict: # {source class: (text, text
     for name, v, e in zip(t.class_names, t.values, t.stderr):
         if np.isnan(v).any(): continue
         a, b = v.argmax(), v.argmin()
-        say[name] = f'{t.columns[a]} ({v[a]:+.2g} ± {e[a]:.1g})', f'{t.columns[b]} ({v[b]:+.2g} ± {e[b]:.1g})'
+        say[name] = tuple(f'{t.columns[j]} ({v[j]:+.2g} ± {e[j]:.1g})' if right else 'none'
+                          for j, right in ((a, v[a] > 0), (b, v[b] < 0)))
     return say
 
 def _cells(r, k, q, titles, most): # (text, value to sort by)
