@@ -148,8 +148,8 @@ def curve_rows(curve:Curve) -> list: # of dicts
 # %% ../nbs/61_curve.ipynb #696952a3
 def removal_table(curve:Curve) -> list: # of dicts
     """A row each for the full source, the best removal (k chosen by the other replicates on the select part) and
-    lists that
-    picked by hand: mean and sd of the report accuracy, difference to the full source, p (the paper's Figure 2b)."""
+    lists picked by hand: mean and sd of the report accuracy, difference to the full source, p (Figure 2b of the
+    paper)."""
     full = curve.of('full', 0)
     rows = [dict(source='all classes', removed='0', accuracy=full.mean(), sd=full.std(ddof=1))]
     for arm in curve.arms():

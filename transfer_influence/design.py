@@ -192,7 +192,8 @@ def group_names(class_names, groups) -> tuple: # for each class the name of its 
 
 def sample_groups(n_models:int, class_names, groups, alpha:float=.5, design:str='exact', seed:int=0,
                   replicates:int=0) -> Masks:
-    "`sample_masks` over groups, spelled out for their classes; `by_group` of the predictions puts them together again."
+    """`sample_masks` over groups: masks (m, K) of classes, in which the classes of a group come and go together;
+    `by_group` of the predictions puts them together again. Raises `InputError` for groups that are no partition."""
     of = group_names(class_names, groups); names = tuple(dict.fromkeys(of))
     m = sample_masks(n_models, names, alpha, design, seed, replicates)
     columns = [names.index(g) for g in of]

@@ -155,8 +155,8 @@ def _opinions(e):
 def find_mislabeled(run, target:str=None, output:str=None,
                     agreement:float=.8, # share of those models that must agree on another label
                    ) -> Issues:
-    """Source images whose label the models that did not see them do not share. Flagged where they agree on another
-    one. Raises `InputError` where there is no example-level run, or it did not record the source."""
+    """Source images that models which were not trained on them assign to another class. Flagged where they agree on
+    it. Raises `InputError` where there is no example-level run, or it did not record the source."""
     e = run if isinstance(run, Examples) else read_examples(run, target)
     need(e.source is not None, 'a run with training of its own records no opinions about its source images')
     score, answer, share, memory = _opinions(e); effect = mean_effects(e, output)

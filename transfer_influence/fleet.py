@@ -148,7 +148,8 @@ def run(self:Fleet,
         engine:str='local',  # local: worker processes on this machine; ray: a Ray cluster; here: this process
         workers:int=None,    # empty: one per GPU, else one per core, of this machine or of the cluster
         address:str=None,    # of a Ray cluster; empty: the one that is there, else one of its own
-        gpus=None,           # local: how many; ray: how many for each worker, such as .25. Empty: all, or none
+        gpus=None,
+        # local: how many; ray: how many for each worker, such as .25. Empty: local all of them, ray one each
         shard:str=None,      # 'k/K': only every K-th model, from the k-th (from 0): for job arrays
         retries:int=2,       # for a model whose worker died
         stop=None,           # called after each model with the number done; True ends the session

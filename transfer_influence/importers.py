@@ -43,7 +43,7 @@ def _load_pt(path):
                          f'run programs ({why}); save masks and outputs with numpy.savez') from None
 
 def read_summary(path,                 # a file such as CIFAR10.pt
-                 transfer:str='fixed', # fixed: the backbone was frozen; full: everything was trained
+                 transfer:str='fixed', # fixed: only the head was trained (protocol `paper`); full: everything
                  class_names=None,     # K names; empty: 'class 0', …
                  labels=None,          # (n,) class of each target image, which the file does not hold
                 ) -> Predictions:

@@ -138,7 +138,7 @@ def _fitted(p, y, method, missing, zero, options):
 def class_influence(predictions:Predictions,
                     output:str=None,     # a recorded output; empty: margin, or the only one
                     method:str='dim',    # dim (the paper's), dim_shrunk, ridge, mixed, lasso
-                    missing:str='error', # or 'mask': NaN for a class that (nearly) always or never is in
+                    missing:str='error', # or 'mask': NaN for a class that fewer than two models saw, or did not
                     zero:str=None,       # average, or absent where sizes vary: what an influence of 0 means
                     **options,           # of the method, such as prior= for ridge
                    ) -> InfluenceResult: # a column for each target image

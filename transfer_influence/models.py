@@ -142,7 +142,7 @@ def build_net(name:str,       # a name from `NETS`
               n_classes:int,  # scores of the head
               size:int,       # side of the images in pixels
               channels:int=1, # of the images
-              width:int=32,   # channels of the first stage; the later ones have two and four times as many
+              width:int=32,   # channels of the first stage; the later ones have more in proportion; ResNets ignore it
               seed:int=0,     # of the random weights
              ) -> Net:
     "A net with fresh random weights. Raises `InputError` for an unknown name."

@@ -264,7 +264,8 @@ ABOUT_ERRORS = dict(
 
 # %% ../nbs/51_regression.ipynb #b69ca35c
 def estimate(masks, outputs, method:str='dim', class_names=None, missing:str='error', **options) -> Estimate:
-    "Influence of each class on each column by a method from `METHODS`. Raises `InputError` for unknown names."
+    """Influence (K, n) of each class on each column of the outputs (m, n), by a method from `METHODS`; options:
+    prior= and choose= of ridge, folds= of lasso. Raises `InputError` for unknown names."""
     need(method in METHODS, f"unknown method '{method}'{nearest(method, METHODS)}")
     known = dict(ridge=('choose', 'prior'), lasso=('folds',)).get(method, ())
     wrong = [k for k in options if k not in known]
@@ -277,7 +278,7 @@ def estimate(masks, outputs, method:str='dim', class_names=None, missing:str='er
     return _spread(METHODS[method](z[:, told], outputs, **options), told, z.shape[1])
 
 def _spread(e, told, K):
-    "NaN for the classes that cannot be told."
+    "NaN for the classes that cannot be estimated."
     if len(told) == K: return e
     def put(a): full = np.full((K, a.shape[1]), np.nan); full[told] = a; return full
     return replace(e, values=put(e.values), stderr=put(e.stderr), dof=put(e.dof))
