@@ -77,7 +77,7 @@ def curves_small(run, fleet, workers, replicates):
     orders = usual_orders(fleet, 'cifar10', 'probability', 'ridge', ARMS)
     how = dict(output='probability', method='ridge', workers=workers)
     print(removal_curve(run, orders, KS_SMALL, replicates + SEEN, **how))
-    # 100 is what the select part favours so far; is it a gain for models that had no say in that?
+    # 100 is what the select part favours so far; is it a gain for FRESH models, which had no say in that?
     del orders['most positive']
     print(removal_curve(run, orders, [100], replicates + SEEN + FRESH, **how))
 
@@ -167,7 +167,9 @@ def export_curves(runs):
     "The curves of the fleets that have some."
     for name in ('fleet', 'small'):
         path = runs/name/'curves'/'summary'/'cifar10.json'
-        if path.is_file(): (RESULTS/f'cifar10_curves_{name}.json').write_text(json.dumps(full_points(path)))
+        if not path.is_file(): continue
+        curve = full_points(path); curve['about']['models'] = len(committed(open_run(runs/'fleet'))) # its order
+        (RESULTS/f'cifar10_curves_{name}.json').write_text(json.dumps(curve))
 
 
 def full_points(path) -> dict:

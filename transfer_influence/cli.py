@@ -158,7 +158,8 @@ def influence_json(table) -> str:
     from json import dumps
     from transfer_influence.influence import about_sign, table_rows
     about = {k: getattr(table, k) for k in ('target', 'output', 'method', 'n_models', 'zero')}
-    return dumps(about | dict(sign=about_sign(table).splitlines()[1].strip(), rows=table_rows(table)))
+    rows = [{k: None if v != v else v for k, v in r.items()} for r in table_rows(table)] # NaN is no JSON
+    return dumps(about | dict(sign=about_sign(table).split('\n ')[1], rows=rows), allow_nan=False)
 
 # %% ../nbs/81_cli.ipynb #1e29862a
 @call_parse
@@ -197,8 +198,10 @@ def ti_report(run:str,          # a run folder, or an .npz file with masks and o
         from transfer_influence.recipe import need
         from transfer_influence.report import make_report, report_arrays
         need(not out or Path(out).absolute().parent.is_dir(), f'no folder for {out}; make it first')
-        if not run.endswith('.npz'): return print(make_report(run, out, output))
+        need(not out or not Path(out).is_dir(), f'{out} is a folder; name a file in it')
+        if not Path(run).is_file(): return print(make_report(run, out, output))
         page = out or str(Path(run).with_suffix('.html'))
+        need(Path(page).absolute() != Path(run).absolute(), '--out names the file that is read; give another name')
         print(report_arrays(open_predictions(run), page, Path(run).stem, output))
 
 # %% ../nbs/81_cli.ipynb #6417bc06

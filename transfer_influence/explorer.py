@@ -32,8 +32,8 @@ def class_panel(influence:InfluenceResult, # a column for each target image
                 k:int=8) -> str:
     """The target images that a source class helps and hurts most, as HTML. Raises `InputError` for unknown classes."""
     names, labels = influence.predictions.target_class_names, influence.predictions.labels
-    there = len(labels) if not within else int((labels == names.index(within)).sum())
-    p = project_labels(influence, name, min(k, there), within or None)
+    there = int((labels == names.index(within)).sum()) if within in names else len(labels)
+    p = project_labels(influence, name, max(min(k, there), 1), within or None)
     if images is not None:
         fig = plot_projection(p, images, [names[c] for c in labels])
         return picture(fig, f'target images that {name} helps and hurts most')
@@ -80,12 +80,20 @@ def ks_of(curve:Curve) -> list:
 # %% ../nbs/74_explorer.ipynb #b14bc59a
 def _about(influence): return ''.join(f'<div>{escape(line)}</div>' for line in about_sign(influence).splitlines())
 
+# %% ../nbs/74_explorer.ipynb #5e3d717d
 @dataclass(frozen=True, eq=False)
 class Explorer:
     "Shows itself as widgets where there are some, else as the first choice of each panel."
     influence:InfluenceResult
     images:np.ndarray = None
     curve:Curve = None
+
+    def __post_init__(self):
+        p, n = self.influence.predictions, len(self.influence.columns)
+        need(p is not None and n == len(p.labels), 'the explorer needs an influence with a column for each image, as '
+             'class_influence(predictions) makes')
+        images = n if self.images is None else len(self.images)
+        need(images == n, f'{images} images for {n} columns; give one for each')
 
     @property
     def names(self): return self.influence.class_names
@@ -110,7 +118,7 @@ class Explorer:
 def first_class(e:Explorer) -> str:
     "The source class with the largest influence, of either sign, on the whole target."
     m = e.influence.mean().values[:, 0]
-    return e.names[int(np.nanargmax(abs(m)))]
+    return e.names[int(np.argmax(np.nan_to_num(abs(m), nan=-1)))]
 
 def first_image(e:Explorer) -> int:
     "The target image on which source classes differ most, in standard errors."

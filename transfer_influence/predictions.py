@@ -66,6 +66,15 @@ def _output(name, x, m):
     need(len(x) == m, f"output '{name}' has {len(x)} rows for {m} models; rows are models{turn}")
     with np.errstate(over='ignore'): return x.astype(np.float32, copy=False) # too large: infinite, see below
 
+# %% ../nbs/40_predictions.ipynb #c12c2a7a
+def _aligned(masks, outputs):
+    "Do data frames name their models alike?"
+    for y in outputs.values():
+        both = hasattr(masks, 'columns') and hasattr(y, 'columns')
+        need(not both or list(masks.index) == list(y.index), 'masks and outputs have different indexes, so their '
+             'rows may '
+             'be different models; bring them into one order')
+
 def _turned(masks, outputs):
     "Do the masks look like (classes, models)?"
     rows = {np.shape(x)[0] for x in outputs.values() if np.ndim(x) == 2}
@@ -107,6 +116,7 @@ def from_arrays(masks,                   # (m, K) bool or 0/1 integers
     outputs = outputs if isinstance(outputs, dict) else dict(output=outputs)
     need(outputs, 'give at least one output')
     if class_names is None: class_names = getattr(masks, 'columns', None)
+    _aligned(masks, outputs)
     _turned(np.asarray(masks), outputs)
     masks = _masks(masks, class_names)
     outputs = {str(k): _output(k, x, len(masks)) for k, x in outputs.items()}
@@ -121,7 +131,10 @@ def from_arrays(masks,                   # (m, K) bool or 0/1 integers
 # %% ../nbs/40_predictions.ipynb #e2ac2c67
 def _numbered(labels, names):
     "Labels that are names as numbers, and the names they count; other labels as they are."
+    if labels.dtype.kind == 'O' and all(isinstance(c, (int, np.integer))
+                                        for c in labels.flat): labels = labels.astype(int)
     if labels.dtype.kind not in 'UO': return labels, names
+    need(all(isinstance(c, str) for c in labels.flat), 'some labels are neither names nor numbers: give each image one')
     found = labels.astype(str); known = sorted(set(found)) if names is None else list(map(str, names))
     for c in sorted(set(found) - set(known)): need(False, f"the label '{c}' is none of the target_class_names"
                                                    f'{nearest(c, known)}')
@@ -138,6 +151,7 @@ def _columns(n, labels, names, split):
          'labels count from 0')
     split = np.full(n, '') if split is None else np.asarray(split).astype(str)
     need(split.shape == (n,), f'split must name the part of each of the {n} images')
+    need(len(set(names)) == len(names), 'target class names must differ; two have the same name')
     return labels.astype(np.int64), names, split
 
 # %% ../nbs/40_predictions.ipynb #fe25a07a

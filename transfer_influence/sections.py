@@ -70,8 +70,9 @@ def leave_out(mean:InfluenceResult, curve:Curve=None) -> tuple: # class names, a
     rows = [r for r in mean.bottom(len(mean.class_names)) if r.influence < 0 and r.q < .1]
     if not rows: return (), f'No class is sure to lower the {mean.output}: nothing to leave out.'
     return tuple(r.name for r in rows), (
-        'Candidates: classes with a negative influence (q < 0.1), the most negative first. Negative is worse than the '
-        'average class, so leaving them out need not help: ti-curve trains without them and tells.')
+        'Candidates: classes with a negative influence (q < 0.1), the most negative first. '
+        + 'Negative is worse than the average class, so leaving them out need not help: '*(mean.zero != 'absent')
+        + 'ti-curve trains without them and tells.')
 
 def leave_out_section(mean:InfluenceResult, curve:Curve=None) -> str:
     "The list to prune as a block that can be copied."

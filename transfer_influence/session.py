@@ -19,7 +19,7 @@ def friendly(command:str):
     before = warnings.showwarning; note_warnings()
     try: yield
     except BrokenPipeError: # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()); sys.exit(0)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()); sys.exit(141) # as shells say it
     except KeyboardInterrupt:
         print(f'\n{command}: stopped. What is finished is safe; give the same command again to go on.', file=sys.stderr)
         sys.exit(130)

@@ -43,12 +43,12 @@ function sorter(table) {
 // a class table: sorted, searched, one target class at a time
 all('.classes').forEach(box => {
   const table = box.querySelector('table'), data = JSON.parse(box.querySelector('script').textContent), rows = [...table.tBodies[0].rows];
-  const at = Object.fromEntries(all('thead th', table).map((h, i) => [h.dataset.key, i])), sign = x => x < 0 ? '' : '+';
+  const at = Object.fromEntries(all('thead th', table).map((h, i) => [h.dataset.key, i])), sign = x => x < 0 ? '' : '+', d = data.digits;
   const [search, menu, count] = ['input', 'select', '.count'].map(s => box.querySelector(s));
   let column = 0;
   const set = (row, key, text, value) => { const c = row.cells[at[key]]; c.textContent = text; c.dataset.v = value; };
   const kept = row => {
-    const k = row.dataset.k, v = data.v[k][column], sure = data.q[k][column] < .1 ? (v > 0 ? '+' : '-') : '0';
+    const k = row.dataset.k, v = data.v[k][column], q = data.q[k][column], sure = q !== null && q < .1 ? (v > 0 ? '+' : '-') : '0';
     const text = [...row.cells].slice(1, at.v).map(c => c.textContent).join(' ').toLowerCase();
     return text.includes(search.value.toLowerCase()) && (!menu.value || menu.value === sure);
   };
@@ -58,8 +58,8 @@ all('.classes').forEach(box => {
     rows.forEach(r => {
       const [v, e, h, q] = ['v', 'e', 'h', 'q'].map(n => data[n][r.dataset.k][i]);
       if ([v, e, h, q].includes(null)) { for (const key of 'veiq') set(r, key, '', ''); return; }
-      set(r, 'v', sign(v) + v.toFixed(4), v); set(r, 'e', e.toFixed(4), e); set(r, 'q', +q.toPrecision(2), q);
-      set(r, 'i', `${sign(v - h)}${(v - h).toFixed(3)} to ${sign(v + h)}${(v + h).toFixed(3)}`, v - h);
+      set(r, 'v', sign(v) + v.toFixed(d), v); set(r, 'e', e.toFixed(d), e); set(r, 'q', +q.toPrecision(2), q);
+      set(r, 'i', `${sign(v - h)}${(v - h).toFixed(d - 1)} to ${sign(v + h)}${(v + h).toFixed(d - 1)}`, v - h);
     });
     table.tHead.rows[0].cells[at.v].setAttribute('aria-sort', 'none'); table.tHead.rows[0].cells[at.v].querySelector('button').click(); filter();
   };
