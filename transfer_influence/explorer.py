@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from importlib.util import find_spec
 
+from fastcore.basics import patch
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -99,20 +100,22 @@ class Explorer:
     def names(self): return self.influence.class_names
     def __repr__(self): return f'Explorer of {about_sign(self.influence)}'
 
-    def static(self) -> str:
-        "The strongest class, the image that the models are least sure of, the middle k."
-        parts = [_about(self.influence), '<h4>From a class to images</h4>', class_panel(self.influence,
-                                                                                        first_class(self),
-                                                                             self.images),
-                 '<h4>From an image to classes: the one that classes move most clearly</h4>',
-                 image_panel(self.influence, first_image(self), self.images)]
-        if self.curve: ks = ks_of(self.curve); parts += ['<h4>From k to the curve</h4>',
-                                                         curve_panel(self.curve, ks[len(ks)//2])]
-        return ''.join(parts)
-
     def _repr_mimebundle_(self, include=None, exclude=None, **_):
         widgets = self.widgets()._repr_mimebundle_() if find_spec('ipywidgets') else {}
         return {**widgets, 'text/plain': repr(self), 'text/html': self.static()}
+
+# %% ../nbs/74_explorer.ipynb #8da68765
+@patch
+def static(self:Explorer) -> str:
+    "The strongest class, the image that the models are least sure of, the middle k."
+    parts = [_about(self.influence), '<h4>From a class to images</h4>', class_panel(self.influence,
+                                                                                    first_class(self),
+                                                                         self.images),
+             '<h4>From an image to classes: the one that classes move most clearly</h4>',
+             image_panel(self.influence, first_image(self), self.images)]
+    if self.curve: ks = ks_of(self.curve); parts += ['<h4>From k to the curve</h4>',
+                                                     curve_panel(self.curve, ks[len(ks)//2])]
+    return ''.join(parts)
 
 # %% ../nbs/74_explorer.ipynb #c9a711c7
 def first_class(e:Explorer) -> str:
