@@ -3,9 +3,9 @@
     python benchmarks/natural.py RUNS --source-path … --target-path … --test-path … [--steps fleet,curves,…]
 
 Every step can be stopped and given again: fleets and curves continue, the arrays are written anew. Steps:
-fleet (alpha .1), half (alpha .5, the paper's), twentieth and quarter (pilots), small (a net with little room, trained
-longer), groups (WordNet superclasses as units), curves, curves_small (removal in the order of the fleet), examples (a fleet on single images), leaks (what it finds, beside a
-plain search), export.
+fleet (alpha .1), half (alpha .5, the paper's), twentieth and quarter (pilots), small and tiny (nets with little room,
+trained longer), groups (WordNet superclasses as units), curves, curves_small, curves_tiny (removal in the order of the
+fleet), examples (a fleet on single images), leaks (what it finds, beside a plain search), export.
 """
 import argparse
 import json
@@ -29,9 +29,11 @@ from transfer_influence.store import committed, open_run
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'
 # alpha, models, pairs of models that share a subset
-FLEETS = dict(fleet=(.1, 2500, 50), half=(.5, 80, 0), twentieth=(.05, 200, 0), quarter=(.25, 80, 0), small=(.1, 100, 0))
-SMALL, SEEN = dict(width=8, epochs=24), 3 # chosen on the select part, with the seeds of the first 3 replicates
-FRESH = 20 # more replicates of the small net, for one number of classes to remove
+FLEETS = dict(fleet=(.1, 2500, 50), half=(.5, 80, 0), twentieth=(.05, 200, 0), quarter=(.25, 80, 0),
+              small=(.1, 100, 0), tiny=(.1, 40, 0))
+SMALL = dict(small=dict(width=8, epochs=24), tiny=dict(width=4, epochs=24))
+SEEN = 3   # replicates whose select accuracies had a say in the choice of these nets
+FRESH = 20 # more replicates of a small net, for one number of classes to remove
 SHOWN = (('school bus', 'truck'), ('lifeboat', 'ship'), ('golden retriever', 'dog'), ('sports car', 'automobile'),
          ('seashore', None)) # source classes that the figures project on images, of one target class or of all
 KS, KEEP, KS_SMALL = (40, 80, 120), (20,), (80, 100, 120, 140)
@@ -57,7 +59,7 @@ def recipe_of(step, places):
         design = replace(r.design, alpha=.1, groups=groups, replicates=0)
         return replace(r, design=design, run=replace(r.run, models=150))
     alpha, models, replicates = FLEETS[step]
-    if step == 'small': r = replace(r, training=replace(r.training, **SMALL))
+    r = replace(r, training=replace(r.training, **SMALL.get(step, {})))
     return replace(r, design=replace(r.design, alpha=alpha, replicates=replicates), run=replace(r.run, models=models))
 
 
@@ -78,8 +80,13 @@ def curves_small(run, fleet, workers, replicates):
     how = dict(output='probability', method='ridge', workers=workers)
     print(removal_curve(run, orders, KS_SMALL, replicates + SEEN, **how))
     # 100 is what the select part favours so far; is it a gain for FRESH models, which had no say in that?
-    del orders['most positive']
-    print(removal_curve(run, orders, [100], replicates + SEEN + FRESH, **how))
+    curve_fresh(run, fleet, 100, workers, replicates + SEEN + FRESH)
+
+
+def curve_fresh(run, fleet, k, workers, replicates):
+    "One number of classes to remove, against none and against random ones."
+    orders = usual_orders(fleet, 'cifar10', 'probability', 'ridge', ('most negative', 'random'))
+    print(removal_curve(run, orders, [k], replicates, output='probability', method='ridge', workers=workers))
 
 
 # single images
@@ -108,8 +115,8 @@ def leaks(run):
 
 def thumbnails(tables, rows=6) -> tuple: # numbers of source images, of target images
     "The images that figures show of each table."
-    first = [r for t in tables.values() for r in t[:rows]]
-    return np.unique([r['example'] for r in first]), np.unique([r['target_image'] for r in first if 'target_image' in r])
+    first = [r for t in tables.values() for r in t[:rows]]; pairs = [r for r in first if 'target_image' in r]
+    return np.unique([r['example'] for r in first]), np.unique([r['target_image'] for r in pairs])
 
 
 # what is kept
@@ -165,7 +172,7 @@ def export_images(p, run):
 
 def export_curves(runs):
     "The curves of the fleets that have some."
-    for name in ('fleet', 'small'):
+    for name in ('fleet', 'small', 'tiny'):
         path = runs/name/'curves'/'summary'/'cifar10.json'
         if not path.is_file(): continue
         curve = full_points(path); curve['about']['models'] = len(committed(open_run(runs/'fleet'))) # its order
@@ -184,7 +191,8 @@ def main():
     "The steps that were asked for, in order."
     a = argparse.ArgumentParser(); a.add_argument('runs', type=Path)
     for o in ('source', 'target', 'test'): a.add_argument(f'--{o}-path', dest=o, default='')
-    a.add_argument('--steps', default='fleet,half,twentieth,quarter,small,groups,curves,curves_small,examples,leaks,export')
+    a.add_argument('--steps', default='fleet,half,twentieth,quarter,small,tiny,groups,curves,curves_small,curves_tiny,'
+                                      'examples,leaks,export')
     a.add_argument('--workers', type=int)
     a.add_argument('--replicates', type=int, default=10)
     o = a.parse_args(); places = dict(source=o.source, target=o.target, test=o.test)
@@ -193,6 +201,7 @@ def main():
         if step in (*FLEETS, 'groups'): train(step, o.runs, places, o.workers)
         if step == 'curves': curves(o.runs/'fleet', o.workers, o.replicates)
         if step == 'curves_small': curves_small(o.runs/'small', o.runs/'fleet', o.workers, o.replicates)
+        if step == 'curves_tiny': curve_fresh(o.runs/'tiny', o.runs/'fleet', 120, o.workers, SEEN + FRESH)
         if step == 'examples': train_examples(o.runs/'fleet', 100, .25, workers=o.workers)
         if step == 'leaks': leaks(o.runs/'fleet')
         if step == 'export':
