@@ -180,10 +180,10 @@ def export_curves(runs):
 
 
 def full_points(path) -> dict:
-    "A curve without the points of our arms that only a first look was taken at."
+    "A curve without the points that only a first look was taken at."
     curve = json.loads(path.read_text())
-    curve['accuracy'] = {a: {k: v for k, v in points.items() if a not in ARMS or len(v['report']) >= 10}
-                         for a, points in curve['accuracy'].items()}
+    curve['accuracy'] = {a: kept for a, points in curve['accuracy'].items()
+                         if (kept := {k: v for k, v in points.items() if len(v['report']) >= 10})}
     return curve
 
 

@@ -64,3 +64,16 @@ def test_settings_agree(root):
 def test_cff_version(root):
     ini = ConfigParser(delimiters=['=']); ini.read(root/'settings.ini', encoding='utf-8')
     assert f'version: {ini["DEFAULT"]["version"]}' in (root/'CITATION.cff').read_text('utf-8')
+
+
+HEADLINES = {'cifar10_1_top_classes': ('49 of 100 in the same category, 20.7 expected',), 'cifar10_alpha': ('20 times fewer seconds (at least 8)',),
+             'cifar10_2_removal_curve': ('most positive, 80 removed, against 80 at random: -2.59', 'most negative, 80 removed, against 80 at random: +1.62')}
+
+
+@pytest.mark.parametrize('name', HEADLINES)
+def test_measured_numbers_of_the_readme(root, name):
+    "The README's numbers stand in the outputs of the notebooks that it links to."
+    assert f'{name}.ipynb' in (root/'README.md').read_text('utf-8')
+    cells = json.loads((root/'nbs'/'figures'/f'{name}.ipynb').read_text('utf-8'))['cells']
+    said = ''.join(''.join(o.get('text', '')) for c in cells for o in c.get('outputs', []))
+    for words in HEADLINES[name]: assert words in said

@@ -175,7 +175,8 @@ def _longer(a, b):
 def _arm(old, new, arm):
     "The points of an arm that is in two curves; where its order has changed, those of the new one."
     a, b = old.accuracy.get(arm, {}), new.accuracy.get(arm, {})
-    if not a or not b or old.orders.get(arm) != new.orders.get(arm): return b or a
+    same = tuple(old.orders.get(arm) or ()) == tuple(new.orders.get(arm) or ()) # one of them may come from JSON
+    if not a or not b or not same: return b or a
     return {k: _longer(a[k], b[k]) if k in a and k in b else a.get(k) or b[k] for k in {**a, **b}}
 
 def merged(old:Curve, new:Curve) -> Curve:
