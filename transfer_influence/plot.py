@@ -126,7 +126,7 @@ def plot_plan(plan, # a `Plan`
     ax.fill_between(m, r[:, 1], r[:, 2], color=HELPS, alpha=.25); ax.plot(m, r[:, 0], color=HELPS)
     now = plan.pilot, plan.predict(plan.pilot)[0]
     ax.axhline(plan.wanted, color=NEUTRAL, lw=.8, ls='--'); ax.plot(*now, 'o', color=HELPS)
-    ax.annotate(f'{plan.wanted:g} wanted', (last, plan.wanted), (-2, 3), textcoords='offset points', ha='right',
+    ax.annotate(f'{plan.wanted:g} wanted', (0, plan.wanted), (4, 3), textcoords='offset points', ha='left',
                 fontsize=8)
     ax.annotate(f'this fleet, {plan.pilot} models', now, (6, -12), textcoords='offset points', fontsize=8)
     ax.set(xlabel='models', ylabel='reliability', ylim=(0, 1), xlim=(0, last))

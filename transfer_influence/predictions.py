@@ -142,6 +142,7 @@ def _numbered(labels, names):
 
 # %% ../nbs/40_predictions.ipynb #8a9aab4d
 def _columns(n, labels, names, split):
+    if labels is None and names is None: names = 'unlabelled', # which is what a column by class then says
     labels, names = _numbered(np.zeros(n, np.int64) if labels is None else np.asarray(labels), names)
     need(labels.shape == (n,) and np.issubdtype(labels.dtype, np.integer),
          f'labels must be {n} whole numbers or names, one for each image, not {labels.dtype} of {labels.shape}')
