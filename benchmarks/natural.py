@@ -67,11 +67,10 @@ def train(step, runs, places, workers): Fleet(recipe_of(step, places), runs/step
 
 
 def curves(run, workers, replicates):
-    "Removal and keep-only in three orders, and a list that was picked by hand; label and feature mapping only twice."
-    how = dict(ks=KS, keep=KEEP, output='probability', method='ridge', picked={'hand-picked': hand_picked()},
-               workers=workers)
-    removal_curve(run, replicates=2, **how)
-    print(removal_curve(run, usual_orders(run, 'cifar10', 'probability', 'ridge', ARMS), replicates=replicates, **how))
+    "Removal and keep-only in three orders, and a list that was picked by hand."
+    orders = usual_orders(run, 'cifar10', 'probability', 'ridge', ARMS)
+    print(removal_curve(run, orders, KS, replicates, keep=KEEP, picked={'hand-picked': hand_picked()},
+                        output='probability', method='ridge', workers=workers))
 
 
 def curves_small(run, fleet, workers, replicates):
@@ -175,16 +174,8 @@ def export_curves(runs):
     for name in ('fleet', 'small', 'tiny'):
         path = runs/name/'curves'/'summary'/'cifar10.json'
         if not path.is_file(): continue
-        curve = full_points(path); curve['about']['models'] = len(committed(open_run(runs/'fleet'))) # its order
+        curve = json.loads(path.read_text()); curve['about']['models'] = len(committed(open_run(runs/'fleet'))) # its order
         (RESULTS/f'cifar10_curves_{name}.json').write_text(json.dumps(curve))
-
-
-def full_points(path) -> dict:
-    "A curve without the points that only a first look was taken at."
-    curve = json.loads(path.read_text())
-    curve['accuracy'] = {a: kept for a, points in curve['accuracy'].items()
-                         if (kept := {k: v for k, v in points.items() if len(v['report']) >= 10})}
-    return curve
 
 
 def main():

@@ -15,6 +15,7 @@ html_math_renderer = 'mathml'  # no script, and nothing from elsewhere
 
 
 def mathml(display):
+    "How a formula becomes MathML: inline or as a block."
     def visit(self, node):
         self.body.append(convert(node.astext(), display=display)); raise SkipNode
     return visit, None

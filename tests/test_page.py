@@ -28,7 +28,7 @@ def page(tmp_path_factory):
 def test_page_text(page):
     text = page.read_text('utf-8')
     assert text.startswith('<!doctype html>') and 'Letters &amp; &lt;digits&gt;' in text
-    assert 'Positive: including the class raises the output' in text and 'fewer' not in text[:200]
+    assert 'Positive: including the class raises the output' in text and 'relative to the average class' in text
     assert 'src="http' not in text and 'href="http' not in text and page.stat().st_size < 5e6
 
 
@@ -65,6 +65,7 @@ def test_readable_by_all(page, width):
     from axe_playwright_python.sync_playwright import Axe
     with browser() as b:
         p, wrong = watched(b, width); p.goto(f'file://{page}')
+        assert p.evaluate('document.images.length') >= 4
         assert p.evaluate('[...document.images].every(i => i.naturalWidth > 50 && i.alt)')
         assert p.evaluate('document.documentElement.scrollWidth') <= width
         found = Axe().run(p)
@@ -89,4 +90,4 @@ def test_large_page_opens_quickly(tmp_path):
         page, wrong = watched(b); page.goto(f'file://{tmp_path}/page.html')
         times = page.evaluate('performance.getEntriesByType("navigation")[0].toJSON()')
         assert page.locator('tbody tr').count() >= 500 and not wrong
-        print(f"loaded in {times['loadEventEnd']:.0f} ms"); assert times['loadEventEnd'] < 3000 # measured: see the notebook; here with room for a busy machine
+        print(f"loaded in {times['loadEventEnd']:.0f} ms"); assert times['loadEventEnd'] < 3000 # the bar is 1 s; here with room for a busy machine

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['QUICK_MODELS', 'demo_recipe', 'print_planted', 'demo_curves', 'ti_demo', 'expected_cost', 'changed_recipe',
-           'run_recipe', 'ti_run', 'ti_recipes', 'open_predictions', 'places', 'influence_json', 'ti_influence',
+           'run_recipe', 'ti_run', 'ti_recipes', 'open_predictions', 'written', 'influence_json', 'ti_influence',
            'ti_report', 'ti_status', 'with_children', 'verify_one', 'ti_verify', 'ti_compact']
 
 # %% ../nbs/81_cli.ipynb #9f32ef0a
@@ -149,7 +149,7 @@ def open_predictions(source:str, target:str=None, allow_partial:bool=False):
     return p
 
 # %% ../nbs/81_cli.ipynb #6417bc04
-def places(out, csv) -> str:
+def written(out, csv) -> str:
     "Lines that say what was written."
     return ''.join(f'\nThe {w}: {p}' for w, p in (('influence file', out), ('table', csv)) if p)
 
@@ -185,7 +185,7 @@ def ti_influence(source:str,       # a run folder, or an .npz file with masks an
         table = result.by_target_class() if by_target_class else result.mean()
         if csv: table.save_csv(csv)
         if out: result.save(out)
-        print(influence_json(table) if json else f'{table}{places(out, csv)}')
+        print(influence_json(table) if json else f'{table}{written(out, csv)}')
 
 # %% ../nbs/81_cli.ipynb #31c2b565
 @call_parse
@@ -199,7 +199,7 @@ def ti_report(run:str,          # a run folder, or an .npz file with masks and o
         from transfer_influence.report import make_report, report_arrays
         need(not out or Path(out).absolute().parent.is_dir(), f'no folder for {out}; make it first')
         need(not out or not Path(out).is_dir(), f'{out} is a folder; name a file in it')
-        if not Path(run).is_file(): return print(make_report(run, out, output))
+        if not (Path(run).is_file() or run.endswith('.npz')): return print(make_report(run, out, output))
         page = out or str(Path(run).with_suffix('.html'))
         need(Path(page).absolute() != Path(run).absolute(), '--out names the file that is read; give another name')
         print(report_arrays(open_predictions(run), page, Path(run).stem, output))

@@ -36,8 +36,9 @@ def save_rows(rows:list, path) -> None:
 class Shown:
     "A result that shows its words in a notebook, and the rows of `_rows`, if it has any."
     def _rows(self) -> list: return []
+    def _head(self) -> str: return repr(self) # what is said above the rows
 
     def _repr_html_(self):
-        rows = self._rows(); words = repr(self) if not rows else getattr(self, '_head', self.__repr__)()
+        rows = self._rows(); words = self._head() if rows else repr(self)
         lines = ''.join(f'<div>{escape(line)}</div>' for line in words.splitlines())
         return f'<div style="max-width:60em">{lines}</div>{small_table(rows) if rows else ""}'
