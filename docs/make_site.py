@@ -141,7 +141,8 @@ def convert(path:str, pages:dict, front:dict, cells:list) -> tuple: # cells, {la
 def write_notebook(cells:list, file:Path) -> None:
     "Cells as a notebook file."
     file.parent.mkdir(parents=True, exist_ok=True)
-    kernel = dict(kernelspec=dict(name='python3', display_name='Python 3'), language_info=dict(name='python', pygments_lexer='ipython3'))
+    kernel = dict(kernelspec=dict(name='python3', display_name='Python 3'),
+                  language_info=dict(name='python', pygments_lexer='ipython3'))
     for i, c in enumerate(cells): c['id'] = f'cell-{i}'
     file.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)), 'utf-8')
 
@@ -162,7 +163,8 @@ def home(pages:dict) -> dict:
 
 def library(notebooks:dict) -> str:
     "The page of all modules, floor by floor."
-    parts = ['# Library', 'One numbered notebook is one module. Data flows down this list and never up. Most people need five: '
+    parts = ['# Library', 'One numbered notebook is one module. Data flows down this list and never up. '
+             'Most people need five: '
              + ', '.join(f'[`{m}`]({m}.ipynb)' for m in START) + '.']
     for digit, floor in FLOORS.items():
         rows = [(page, front) for f, (page, front, _) in notebooks.items() if f.startswith(digit)]

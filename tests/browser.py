@@ -6,7 +6,8 @@ from shutil import which
 from threading import Thread
 
 BROWSER = next((b for b in map(which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome')) if b), None)
-FLAGS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+FLAGS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking',
+         '--disable-component-update', '--disable-sync']
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -37,6 +38,7 @@ def watched(b, width=1300, height=900, **options): # page, what went wrong on it
     page, wrong = b.new_page(viewport=dict(width=width, height=height), **options), []
     page.on('console', lambda m: m.type == 'error' and wrong.append(f'{page.url}: {m.text}'))
     page.on('pageerror', lambda e: wrong.append(f'{page.url}: {e}'))
-    page.on('request', lambda r: None if r.url.startswith(('http://127.0.0.1', 'file:', 'data:', 'blob:')) else wrong.append(r.url))
+    ours = 'http://127.0.0.1', 'file:', 'data:', 'blob:'
+    page.on('request', lambda r: None if r.url.startswith(ours) else wrong.append(r.url))
     page.on('requestfailed', lambda r: wrong.append(f'{r.url} failed'))
     return page, wrong
