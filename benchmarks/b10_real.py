@@ -5,10 +5,10 @@ from common import np # first: it sets the number of threads
 
 import os
 
-from transfer_influence.archive import read_predictions
-from transfer_influence.regression import METHODS
-from transfer_influence.reliability import class_outputs
-from transfer_influence.store import open_run
+from transfer_influence.records.store import open_run
+from transfer_influence.records.read_run import read_predictions
+from transfer_influence.influence.regression import METHODS
+from transfer_influence.influence.reliability import class_outputs
 
 TITLE = 'real data: methods on the demo, held against models of their own'
 LAST = 1400

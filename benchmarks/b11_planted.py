@@ -8,20 +8,22 @@ from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from transfer_influence.counterfactual import influence_order, removal_curve
-from transfer_influence.curve import against_full, against_random
-from transfer_influence.data import DEMO_LETTERS, digits, glyphs, resize_set, select_classes, split_target
-from transfer_influence.design import pack_masks, sample_masks
-from transfer_influence.estimators import Estimate, difference_in_means, p_values, q_values
-from transfer_influence.examples import example_influence
-from transfer_influence.explore import project_labels
-from transfer_influence.finders import auc, find_leakage, find_mislabeled, find_misleading, mean_effects, read_examples
-from transfer_influence.fleet import Fleet
-from transfer_influence.influence import class_influence, rank_of
-from transfer_influence.planted import plant_crossed, plant_leaks, plant_mislabeled, plant_mixed
-from transfer_influence.predictions import from_arrays
-from transfer_influence.recipe import DesignSpec, RunSpec, SourceSpec, TargetSpec, load_recipe
-from transfer_influence.files import save_images
+from transfer_influence.basics.recipe import DesignSpec, RunSpec, SourceSpec, TargetSpec, load_recipe
+from transfer_influence.images.image_set import (
+    DEMO_LETTERS, digits, glyphs, resize_set, select_classes, split_target)
+from transfer_influence.images.folders import save_images
+from transfer_influence.images.planted import plant_crossed, plant_leaks, plant_mislabeled, plant_mixed
+from transfer_influence.design.masks import pack_masks, sample_masks
+from transfer_influence.records.predictions import from_arrays
+from transfer_influence.fleet.fleet import Fleet
+from transfer_influence.influence.difference import Estimate, difference_in_means, p_values, q_values
+from transfer_influence.influence.result import class_influence, rank_of
+from transfer_influence.influence.examples import example_influence
+from transfer_influence.analysis.curve import against_full, against_random
+from transfer_influence.analysis.removal import influence_order, removal_curve
+from transfer_influence.analysis.explore import project_labels
+from transfer_influence.analysis.finders import (
+    auc, find_leakage, find_mislabeled, find_misleading, mean_effects, read_examples)
 
 TITLE = 'planted truths: harmful classes, helpful classes, leaks, wrong labels, a hidden sub-population, nulls'
 BASE = load_recipe('glyphs-digits')

@@ -10,11 +10,11 @@ import hashlib
 from PIL import Image
 import torch
 
-from transfer_influence.engine import LocalEngine
-from transfer_influence.files import list_folder
-from transfer_influence.inputs import batches, net_inputs
-from transfer_influence.pack import make_pack, open_pack
-from transfer_influence.schedule import draw_moves
+from transfer_influence.images.folders import list_folder
+from transfer_influence.images.pack import make_pack, open_pack
+from transfer_influence.training.inputs import batches, net_inputs
+from transfer_influence.training.schedule import draw_crop_boxes
+from transfer_influence.fleet.engine import LocalEngine
 
 TITLE = 'pack: images a second, resumed = uninterrupted, mapped batches'
 SIZE, BARS = 64, dict(rate=150, different=0)
@@ -46,15 +46,15 @@ def packed(root, out, stop_after:int=0) -> float: # seconds
         done[0] += images
         if stop_after and done[0] >= stop_after: raise Enough
     start = time.perf_counter()
-    with LocalEngine(2, gpus=0, module='transfer_influence.pack') as engine:
+    with LocalEngine(2, gpus=0, module='transfer_influence.images.pack') as engine:
         try: make_pack(list_folder(root), out, SIZE, engine=engine, step=step)
         except Enough: pass
     return time.perf_counter() - start
 
 def digest(out): return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in Path(out).iterdir()}
 
-def steps(x, rows, moves):
-    for _ in batches(x, rows, moves, [0]*len(rows)): pass
+def steps(x, rows, boxes):
+    for _ in batches(x, rows, boxes, [0]*len(rows)): pass
 
 def run(quick:bool) -> dict:
     images = 1000 if quick else 10_000
@@ -65,10 +65,10 @@ def run(quick:bool) -> dict:
         differ = sum(a != b for a, b in zip(digest(Path(folder)/'whole').items(), digest(Path(folder)/'cut').items()))
         mapped = open_pack(Path(folder)/'whole').images
         rows = torch.from_numpy(np.random.default_rng(0).integers(0, images, (40, 128)))
-        moves = draw_moves('flip-crop', tuple(rows.shape), SIZE, np.random.default_rng(1))
+        boxes = draw_crop_boxes('flip-crop', tuple(rows.shape), SIZE, np.random.default_rng(1))
         inputs = dict(mapped=net_inputs('strided_cnn', mapped, 'flip-crop'),
                       memory=net_inputs('strided_cnn', np.array(mapped), 'flip-crop'))
-        times = interleaved({k: lambda r, x=x: steps(x, rows, moves) for k, x in inputs.items()}, 2 if quick else 5)
+        times = interleaved({k: lambda r, x=x: steps(x, rows, boxes) for k, x in inputs.items()}, 2 if quick else 5)
     checks = [check('images a second with 2 processes, start included', images/whole, BARS['rate']),
               check('files that differ after an interruption', differ, BARS['different'], False)]
     return dict(checks=checks, images=images, kilobytes_a_file=kb, seconds=whole, seconds_cut=cut, seconds_rest=rest,

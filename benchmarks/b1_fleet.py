@@ -15,9 +15,9 @@ from fastai.vision.core import PILImageBW
 from PIL import Image
 from torch import nn
 
-from transfer_influence.models import cut_patches
-from transfer_influence.resident import fit_resident
-from transfer_influence.train import PlannedRate, fit_fastai
+from transfer_influence.training.nets import cut_patches
+from transfer_influence.training.fastai_loop import PlannedLearningRate, fit_fastai
+from transfer_influence.training.resident_loop import fit_resident
 
 TITLE = 'fleet: plain fastai, fastai with the resident loader, resident loop'
 BARS = dict(patch=dict(ratio=4, percent=25, two=7), strided_cnn=dict(ratio=2.5, percent=25, two=4.5))
@@ -47,7 +47,7 @@ def fit_plain(net, dls:DataLoaders, plan):
     orders = iter(plan.rows.reshape(epochs, -1).tolist())
     dls.train.shuffle_fn = lambda rows: next(orders)
     sgd = partial(SGD, mom=plan.momentum, wd=plan.weight_decay, decouple_wd=False)
-    learner = Learner(dls, net, loss_func=F.cross_entropy, opt_func=sgd, wd_bn_bias=True, cbs=PlannedRate(plan.rates))
+    learner = Learner(dls, net, loss_func=F.cross_entropy, opt_func=sgd, wd_bn_bias=True, cbs=PlannedLearningRate(plan.learning_rates))
     with learner.no_bar(), learner.no_logging(): learner.fit(epochs)
 
 

@@ -5,7 +5,7 @@ from common import (WIDTHS, check, flops_per_image, gemm_peak, interleaved, medi
 from dataclasses import replace
 from functools import partial
 
-from transfer_influence.resident import fit_resident
+from transfer_influence.training.resident_loop import fit_resident
 
 TITLE = 'roofline: share of the GEMM peak'
 BATCHES = (64, 128, 256)
@@ -15,7 +15,7 @@ BARS = dict(patch=30, strided_cnn=25, cnn=25, small_resnet=25)
 def short_plan(net:str, batch:int):
     "A plan of as many steps as `IMAGES` asks for."
     plan, steps = plan_for(0, 3, batch), IMAGES[net]//batch
-    return replace(plan, rows=plan.rows[:steps], rates=plan.rates[:steps])
+    return replace(plan, rows=plan.rows[:steps], learning_rates=plan.learning_rates[:steps])
 
 def paths() -> dict: # {(net, batch): function that trains}
     "What is timed in turns."

@@ -9,14 +9,14 @@ from functools import partial
 import numpy as np
 import torch
 
-from transfer_influence.data import DEMO_LETTERS, digits, glyphs, select_classes
-from transfer_influence.design import sample_masks
-from transfer_influence.models import build_net, prepare
-from transfer_influence.outputs import record_outputs
-from transfer_influence.recipe import TargetSpec, TrainSpec
-from transfer_influence.resident import fit_resident
-from transfer_influence.schedule import make_plan
-from transfer_influence.transfer import target_data, transfer
+from transfer_influence.basics.recipe import TargetSpec, TrainSpec
+from transfer_influence.images.image_set import DEMO_LETTERS, digits, glyphs, select_classes
+from transfer_influence.design.masks import sample_masks
+from transfer_influence.training.nets import build_net, prepare
+from transfer_influence.training.outputs import record_outputs
+from transfer_influence.training.schedule import make_plan
+from transfer_influence.training.resident_loop import fit_resident
+from transfer_influence.training.transfer import target_data, transfer
 
 TITLE = 'transfer: SGD through the backbone against cached features'
 BAR, SLACK = 5, .01

@@ -9,7 +9,7 @@ import resource
 import numpy as np
 import torch
 
-from transfer_influence.estimators import difference_in_means
+from transfer_influence.influence.difference import difference_in_means
 
 TITLE = 'estimator: one product, two products, the package'
 BARS = dict(ratio=30, error=1e-6, percent=50)

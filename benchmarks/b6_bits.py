@@ -6,7 +6,7 @@ import resource
 
 import numpy as np
 
-from transfer_influence.examples import example_influence, packed_sums
+from transfer_influence.influence.examples import example_influence, packed_sums
 
 TITLE = 'bits: byte tables against unpackbits'
 BAR = 15

@@ -3,13 +3,13 @@ with flips and shifts, bfloat16. One model at a time with fastai, then several s
 runs on a hundredth of the work: a look at whether it works, not a measurement."""
 from common import check, flop_count, interleaved, medians, np, seconds, time, torch # first: it sets the threads
 
-from transfer_influence.data import ImageSet
-from transfer_influence.design import sample_masks
-from transfer_influence.inputs import net_inputs
-from transfer_influence.pipeline import Workbench, best_device, new_model
-from transfer_influence.recipe import Recipe, SourceSpec, TrainSpec
-from transfer_influence.resident import Together
-from transfer_influence.train import fit_fastai
+from transfer_influence.basics.recipe import Recipe, SourceSpec, TrainSpec
+from transfer_influence.images.image_set import ImageSet
+from transfer_influence.design.masks import sample_masks
+from transfer_influence.training.inputs import net_inputs
+from transfer_influence.training.fastai_loop import fit_fastai
+from transfer_influence.training.resident_loop import Together
+from transfer_influence.training.pipeline import Workbench, best_device, new_model
 
 TITLE = 'GPU: fastai against several models side by side'
 BAR_MODELS, BAR_PERCENT = 3000, 20

@@ -8,15 +8,15 @@ import multiprocessing
 
 import cloudpickle
 
-from transfer_influence.archive import compact, read_blocks, read_predictions, verify
-from transfer_influence.begin import begin_run
-from transfer_influence.engine import LocalEngine
-from transfer_influence.fleet import train_all
-from transfer_influence.own import OwnTarget, OwnTraining
-from transfer_influence.progress import Progress
-from transfer_influence.recipe import RunSpec
-from transfer_influence.store import Store, write_model
-from transfer_influence.work import Task
+from transfer_influence.basics.recipe import RunSpec
+from transfer_influence.training.own_training import OwnTarget, OwnTraining
+from transfer_influence.records.store import Store, write_model
+from transfer_influence.records.read_run import compact, read_blocks, read_predictions, verify
+from transfer_influence.fleet.engine import LocalEngine
+from transfer_influence.fleet.begin import begin_run
+from transfer_influence.fleet.progress import Progress
+from transfer_influence.fleet.worker import Task
+from transfer_influence.fleet.fleet import train_all
 
 TITLE = 'store: two writers, reading, cost per model'
 IMAGES, BARS = 10_000, dict(lost=0, write=100, read=.5, percent=2)
@@ -63,11 +63,11 @@ def per_model(root, models:int) -> dict: # milliseconds of wall time
     "One worker: all that is not training, and the part of it that makes and scores random numbers."
     own = instant(models); store = begin_run(own, root)
     task = Task(str(root), own=cloudpickle.dumps(own), device='cpu')
-    with LocalEngine(1, module='transfer_influence.pipeline') as engine:
+    with LocalEngine(1, module='transfer_influence.training.pipeline') as engine:
         list(train_all(store, engine, task, [0], Progress(1, 1, True))) # the worker has started and read the run
         todo = list(range(1, models))
         whole = seconds(time.perf_counter, train_all, store, engine, task, todo, Progress(len(todo), 1, True))
-    from transfer_influence.own import own_rows
+    from transfer_influence.training.own_training import own_rows
     alone = median(seconds(time.perf_counter, lambda i: own_rows(own, evaluate(i)), i) for i in range(20))
     return dict(all=1e3*whole/len(todo), model_itself=1e3*alone, engine_and_store=1e3*(whole/len(todo) - alone))
 

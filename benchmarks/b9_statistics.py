@@ -4,14 +4,14 @@ from common import check, median, np # first: it sets the number of threads
 
 from itertools import product
 
-from transfer_influence.design import sample_masks
-from transfer_influence.estimators import interval
-from transfer_influence.influence import class_influence
-from transfer_influence.planning import expected_gain, plan_models
-from transfer_influence.predictions import from_arrays
-from transfer_influence.regression import METHODS
-from transfer_influence.reliability import split_half
-from transfer_influence.simulate import SHARES, simulate_outputs
+from transfer_influence.design.masks import sample_masks
+from transfer_influence.design.simulate import SHARES, simulate_outputs
+from transfer_influence.records.predictions import from_arrays
+from transfer_influence.influence.difference import interval
+from transfer_influence.influence.regression import METHODS
+from transfer_influence.influence.result import class_influence
+from transfer_influence.influence.reliability import split_half
+from transfer_influence.influence.planning import expected_gain, plan_models
 
 TITLE = 'statistics: coverage, false discoveries, errors, plans, gains'
 

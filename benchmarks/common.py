@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from transfer_influence.data import glyphs
-from transfer_influence.models import build_net, prepare
-from transfer_influence.schedule import Plan, triangular_rates
+from transfer_influence.images.image_set import glyphs
+from transfer_influence.training.nets import build_net, prepare
+from transfer_influence.training.schedule import TrainingPlan, triangular_learning_rates
 
 torch.set_num_threads(1)
 
@@ -100,12 +100,12 @@ def tensors(net:str): return prepare(net, letters()[0]), torch.from_numpy(letter
 
 def new_net(name:str, seed:int): return build_net(name, N_CLASSES, 28, 1, WIDTHS[name], seed)
 
-def plan_for(seed:int, epochs:int, batch:int=BATCH) -> Plan:
+def plan_for(seed:int, epochs:int, batch:int=BATCH) -> TrainingPlan:
     "Every epoch a fresh order without its incomplete last batch, as fastai has it."
     rng, n = np.random.default_rng(seed), len(letters()[1])
     steps = n//batch
     rows = np.concatenate([rng.permutation(n)[:steps*batch].reshape(steps, batch) for _ in range(epochs)])
-    return Plan(rows, triangular_rates(len(rows), .1, .25), .9, 5e-4)
+    return TrainingPlan(rows, triangular_learning_rates(len(rows), .1, .25), .9, 5e-4)
 
 def flops_per_image(name:str, batch:int=BATCH) -> float:
     "Floating point operations of a forward and a backward pass, for each image."

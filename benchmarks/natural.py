@@ -15,17 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer_influence.archive import read_commit, read_predictions
-from transfer_influence.counterfactual import removal_curve, usual_orders
-from transfer_influence.explore import project_labels, source_images, target_images
-from transfer_influence.finders import find_leakage, find_misleading, find_mislabeled, read_examples, train_examples
-from transfer_influence.fleet import Fleet
-from transfer_influence.influence import class_influence
-from transfer_influence.predictions import Predictions, save_predictions
-from transfer_influence.recipe import load_recipe
-from transfer_influence.similar import nearest_pairs, similar_images
-from transfer_influence.sources import place_recipe
-from transfer_influence.store import committed, open_run
+from transfer_influence.basics.recipe import load_recipe
+from transfer_influence.images.sources import place_recipe
+from transfer_influence.records.predictions import Predictions, save_predictions
+from transfer_influence.records.store import committed, open_run
+from transfer_influence.records.read_run import read_commit, read_predictions
+from transfer_influence.fleet.fleet import Fleet
+from transfer_influence.influence.result import class_influence
+from transfer_influence.analysis.removal import removal_curve, usual_orders
+from transfer_influence.analysis.explore import project_labels, source_images, target_images
+from transfer_influence.analysis.look_alikes import nearest_pairs, similar_images
+from transfer_influence.analysis.finders import (
+    find_leakage, find_misleading, find_mislabeled, read_examples, train_examples)
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'
 # alpha, models, pairs of models that share a subset

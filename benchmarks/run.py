@@ -7,7 +7,7 @@ from pathlib import Path
 import json
 import sys
 
-from transfer_influence.recipe import nearest
+from transfer_influence.basics.errors import nearest
 
 
 def known() -> dict: # {'B1': 'b1_fleet', …}

@@ -13,9 +13,16 @@ import re
 import sys
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = {'0': 'What a run is', '1': 'Images', '2': 'The design', '3': 'Training', '4': 'Runs', '5': 'Estimating',
-          '6': 'Using', '7': 'Showing', '8': 'Commands'}
-START = 'predictions', 'influence', 'reliability', 'counterfactual', 'report'
+FLOORS = {'00_basics': ('Basics', 'What everything uses: errors, the recipe, tables in notebooks.'),
+          '10_images': ('Images', 'An image set is arrays with class names; where sets come from.'),
+          '20_design': ('Design', 'Which source classes, or images, each model sees.'),
+          '30_training': ('Training', 'Models, from masks to outputs. The only floor that needs torch.'),
+          '40_records': ('Records', 'Masks, outputs and names, in memory and in files.'),
+          '45_fleet': ('Fleet', 'Many models: train what is missing, here or on a cluster.'),
+          '50_influence': ('Influence', 'From records to influence, and how far to trust it.'),
+          '60_analysis': ('Analysis', 'What to do with influence: removal curves, sub-populations, failures, leaks.'),
+          '70_show': ('Show', 'Figures, pages and widgets.'),
+          '80_cli': ('Commands', 'What the shell offers.')}
 SHELVES = {'tutorials': 'Tutorials', 'background': 'Background', 'figures': 'Figures'}
 
 
@@ -29,7 +36,12 @@ def front_matter(notebook:dict) -> dict:
 
 def page_of(path:str, front:dict) -> str:
     "The page of a notebook, as nbdev would name it."
-    return str(Path(path).with_name(Path(front['output-file']).stem))
+    return unnumbered(Path(path).with_name(Path(front['output-file']).stem).as_posix())
+
+
+def unnumbered(path:str) -> str:
+    "A path without the numbers of its folders."
+    return re.sub(r'(^|/)\d+_(?=[^/]*/)', r'\1', path)
 
 
 def read_notebooks(folder:Path) -> dict: # {path below nbs/: (page, front matter, cells)}
@@ -49,7 +61,8 @@ def link(address:str, path:str, page:str, pages:dict) -> str:
     if re.match('[a-z]+:|#', address): return address
     if address.startswith('/'): # nbdev's: /module.html#name
         module, _, name = address[1:].partition('.html#')
-        return f'#{module}.{name}' if name else relpath(module, Path(page).parent) + '.ipynb'
+        module = unnumbered(module)
+        return f'#{module.replace("/", ".")}.{name}' if name else relpath(module, Path(page).parent) + '.ipynb'
     file = Path(relpath(ROOT/'nbs'/Path(path).parent/address, ROOT/'nbs')).as_posix()
     if file in pages: return relpath(pages[file], Path(page).parent) + '.ipynb'
     name = 'files/' + Path(file).name if not file.endswith('.md') else Path(file).name.lower()
@@ -100,6 +113,43 @@ def function(shown:str, module:str, level:int, taken) -> tuple: # (markdown, nam
     return f'({label})=\n{"#"*level} {title}\n\n```python\n{signature(code)}```\n\n{text}', name, label
 
 
+def cell_text(text) -> str:
+    "Text for a cell of a markdown table."
+    return (text or '').strip().partition('\n')[0].replace('|', r'\|')
+
+
+def table(head:tuple, rows:list) -> str:
+    "A markdown table; empty without rows."
+    if not rows: return ''
+    return '\n'.join(f'| {" | ".join(r)} |' for r in [head, ['---']*len(head), *rows])
+
+
+def fields_table(thing) -> str:
+    "The fields of a dataclass with the notes that its source gives them."
+    from dataclasses import fields
+    from fastcore.docments import docments
+    notes = docments(thing)
+    return table(('field', 'what it is'), [(f'`{f.name}`', cell_text(notes.get(f.name))) for f in fields(thing)])
+
+
+def methods_table(thing) -> str:
+    "The methods and properties of a class, wherever they were patched in."
+    public = {n: getattr(thing, n) for n in dir(thing) if n[0] != '_' and n not in getattr(thing, '__dataclass_fields__', ())}
+    own = {n: m for n, m in public.items() if getattr(m, '__doc__', None) and (callable(m) or isinstance(m, property))
+           and getattr(getattr(m, 'fget', m), '__module__', '').startswith('transfer_influence')}
+    return table(('method', 'what it gives'), [(f'`{n}`', cell_text(m.__doc__)) for n, m in own.items()])
+
+
+def class_tables(name:str, module:str) -> str:
+    "Fields and methods of a class, below what `show_doc` says of it; empty for a function."
+    from dataclasses import is_dataclass
+    from importlib import import_module
+    thing = getattr(import_module(f'transfer_influence.{module}'), name, None)
+    if not isinstance(thing, type): return ''
+    parts = [fields_table(thing) if is_dataclass(thing) else '', methods_table(thing)]
+    return ''.join(f'\n\n{p}' for p in parts if p)
+
+
 # cells
 
 def new_cell(text:str, kind='markdown', **more) -> dict:
@@ -124,13 +174,14 @@ def code_cell(cell:dict, heading:str) -> dict:
 def convert(path:str, pages:dict, front:dict, cells:list) -> tuple: # cells, {label: name} of functions
     "A processed notebook as cells for Sphinx."
     page = pages[path]; heading, level, names = front['title'], 2, {}
-    module = f'`transfer_influence.{page}` · ' if path[0].isdigit() else ''
+    dotted = page.replace('/', '.')
+    module = f'`transfer_influence.{dotted}` · ' if path[0].isdigit() else ''
     out = [new_cell(f"# {front['title']}\n\n{module}*{front['description']}*")]
     for c in cells:
         if c.get('has_sd'):
             shown = ''.join(c['outputs'][0]['data']['text/markdown'])
-            text, name, label = function(shown, page, level, names); names[label] = name
-            out.append(new_cell(with_links(text, path, page, pages)))
+            text, name, label = function(shown, dotted, level, names); names[label] = name
+            out.append(new_cell(with_links(text, path, page, pages) + class_tables(name, dotted)))
         elif c['cell_type'] == 'code': out.append(code_cell(c, heading))
         elif c['cell_type'] == 'markdown' and 'AUTOGENERATED' not in ''.join(c['source']):
             text = ''.join(c['source']); out.append(new_cell(with_links(text, path, page, pages)))
@@ -158,18 +209,25 @@ def home(pages:dict) -> dict:
     "What the home page adds to the README: the way to all other pages."
     def shelf(folder): return [p for f, p in pages.items() if f.startswith(f'{folder}/')]
     trees = [toctree(shelf(k), v) for k, v in SHELVES.items()]
-    return new_cell('\n\n'.join([*trees, toctree(['library', 'names', 'contributing', 'changelog'], 'Reference')]))
+    trees.append(toctree(['library', 'names', 'contributing', 'changelog'], 'Reference'))
+    return new_cell('\n\n'.join(trees + [toctree(shelf(k), floor) for k, (floor, _) in FLOORS.items()]))
+
+
+def front_door() -> list: # of (name, module, label)
+    "The names of the package itself."
+    import transfer_influence as ti
+    found = [(n, getattr(ti, n).__module__.removeprefix('transfer_influence.')) for n in sorted(ti.__all__, key=str.lower)]
+    return [(n, m, f'{m}.{n.lower()}') for n, m in found]
 
 
 def library(notebooks:dict) -> str:
-    "The page of all modules, floor by floor."
-    parts = ['# Library', 'One numbered notebook is one module. Data flows down this list and never up. '
-             'Most people need five: '
-             + ', '.join(f'[`{m}`]({m}.ipynb)' for m in START) + '.']
-    for digit, floor in FLOORS.items():
-        rows = [(page, front) for f, (page, front, _) in notebooks.items() if f.startswith(digit)]
-        parts += [f'## {floor}', '\n'.join(f"- [`{p}`]({p}.ipynb): {f['description']}" for p, f in rows),
-                  toctree([p for p, _ in rows])]
+    "The page of all modules: what the package itself offers, then floor by floor."
+    doors = '\n'.join(f'- [`ti.{n}`](#{label})' for n, _, label in front_door())
+    parts = ['# Library', '`import transfer_influence as ti` offers these names:', doors,
+             'Below them lie ten floors. Data flows down this list and never up; one numbered notebook is one module.']
+    for folder, (floor, sentence) in FLOORS.items():
+        rows = [(page, front) for f, (page, front, _) in notebooks.items() if f.startswith(f'{folder}/')]
+        parts += [f'## {floor}', sentence, '\n'.join(f"- [`{p.replace('/', '.')}`]({p}.ipynb): {f['description']}" for p, f in rows)]
     return '\n\n'.join(parts)
 
 
@@ -177,7 +235,7 @@ def names_page(names:dict) -> str: # names: {page: {label: name}}
     "All functions and classes by name."
     rows = sorted(((n, p, label) for p, ns in names.items() for label, n in ns.items()), key=lambda r: r[0].lower())
     return '# Names\n\nEvery public function and class, and its module.\n\n' + '\n'.join(
-        f'- [`{n}`](#{label}) · {p}' for n, p, label in rows)
+        f'- [`{n}`](#{label}) · {p.replace("/", ".")}' for n, p, label in rows)
 
 
 # all together

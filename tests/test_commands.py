@@ -56,15 +56,15 @@ def test_help(command):
 
 
 def test_light_import():
-    code = 'import sys, transfer_influence.cli; print([m for m in ("torch", "fastai", "numpy", "zarr") if m in sys.modules])'
+    code = 'import sys, transfer_influence.cli.train; print([m for m in ("torch", "fastai", "numpy", "zarr") if m in sys.modules])'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
 
 
 def test_own_arrays_need_no_torch():
     code = '''
 import sys, numpy as np
-from transfer_influence.predictions import from_arrays
-from transfer_influence.influence import class_influence
+from transfer_influence.records.predictions import from_arrays
+from transfer_influence.influence.result import class_influence
 m = np.random.default_rng(0).random((40, 3)) < .5
 class_influence(from_arrays(m, m @ np.ones((3, 5)))).mean()
 print('torch' in sys.modules, 'zarr' in sys.modules)'''

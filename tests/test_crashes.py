@@ -110,7 +110,7 @@ def test_poison(tmp_path):
     "A task that always kills its worker is given up; the others end, and the exit status says so."
     code = '''
 import os, sys
-from transfer_influence.engine import LocalEngine, run_tasks
+from transfer_influence.fleet.engine import LocalEngine, run_tasks
 if __name__ == '__main__':
     with LocalEngine(2, retries=1) as e:
         given_up = [type(error).__name__ for _, _, error in run_tasks(e, os._exit, [3])]

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer_influence.archive import verify
-from transfer_influence.cli import ti_run, ti_verify
-from transfer_influence.cli_use import ti_curve, ti_explore
-from transfer_influence.data import ImageSet
-from transfer_influence.fleet import Fleet
-from transfer_influence.recipe import load_recipe
-from transfer_influence.files import save_images
-from transfer_influence.store import open_run
+from transfer_influence.basics.recipe import load_recipe
+from transfer_influence.images.image_set import ImageSet
+from transfer_influence.images.folders import save_images
+from transfer_influence.records.store import open_run
+from transfer_influence.records.read_run import verify
+from transfer_influence.fleet.fleet import Fleet
+from transfer_influence.cli.train import ti_run, ti_verify
+from transfer_influence.cli.use import ti_curve, ti_explore
 
 BIN = Path(sys.executable).parent
 KILLS = int(os.environ.get('TI_KILLS', 1))  # .ci/run asks for more

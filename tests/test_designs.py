@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer_influence.archive import read_predictions
-from transfer_influence.begin import begin_run
-from transfer_influence.fleet import open_fleet
-from transfer_influence.recipe import DesignSpec, InputError, Recipe, RunSpec, SourceSpec, TargetSpec, TrainSpec, to_toml
-from transfer_influence.store import committed, open_run
+from transfer_influence.basics.errors import InputError
+from transfer_influence.basics.recipe import (
+    DesignSpec, Recipe, RunSpec, SourceSpec, TargetSpec, TrainSpec, to_toml)
+from transfer_influence.records.store import committed, open_run
+from transfer_influence.records.read_run import read_predictions
+from transfer_influence.fleet.begin import begin_run
+from transfer_influence.fleet.fleet import open_fleet
 
 BIN = Path(sys.executable).parent
 GROUPS = dict(round=['O', 'G', 'B'], straight=['T', 'I', 'Z'], other=['S', 'q'], more=['H', 'N'])
@@ -88,10 +90,10 @@ def test_methods(tmp_path):
         with np.load(tmp_path/'i.npz') as z: assert np.isfinite(z['influence']).all() and str(z['method']) == method
     code = '''if 1:
         import numpy as np, sys
-        from transfer_influence.influence import class_influence
-        from transfer_influence.planning import expected_gain, plan_models
-        from transfer_influence.predictions import load_predictions
-        from transfer_influence.reliability import lds, split_half, variance_report
+        from transfer_influence.records.predictions import load_predictions
+        from transfer_influence.influence.result import class_influence
+        from transfer_influence.influence.reliability import lds, split_half, variance_report
+        from transfer_influence.influence.planning import expected_gain, plan_models
         p = load_predictions(sys.argv[1])
         for m in ('dim', 'ridge', 'mixed', 'lasso'): print(class_influence(p, method=m).mean())
         print(split_half(p), variance_report(p), plan_models(p), lds(p), expected_gain(class_influence(p).mean()))

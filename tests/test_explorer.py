@@ -12,13 +12,13 @@ import pytest
 
 from browser import BROWSER, browser
 
-CELL = "from transfer_influence.explorer import explore_run\nexplore_run('run')"
+CELL = "from transfer_influence.show.explorer import explore\nexplore_run('run')"
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    from transfer_influence.fleet import Fleet
-    from transfer_influence.recipe import DesignSpec, Recipe, RunSpec, SourceSpec, TargetSpec, TrainSpec
+    from transfer_influence.basics.recipe import DesignSpec, Recipe, RunSpec, SourceSpec, TargetSpec, TrainSpec
+    from transfer_influence.fleet.fleet import Fleet
     root = tmp_path_factory.mktemp('lab')
     recipe = Recipe(source=SourceSpec(classes=tuple('OZSTBG'), size=14), targets=(TargetSpec('digits', epochs=3),),
                     design=DesignSpec(.5), training=TrainSpec(width=8, epochs=1, batch_size=128), run=RunSpec(24))

@@ -12,7 +12,7 @@ notebooks = sorted(nbglob(config.nbs_path, as_path=True))
 LONG = ('02_scaling_up', '04_cleaning_a_source', '05_your_own_data')  # a minute each: .ci/run runs them, with --nb-flags slow
 
 
-def with_time(f): return pytest.param(f, marks=pytest.mark.timeout(600 if f.stem in LONG else 240), id=f.stem)
+def with_time(f): return pytest.param(f, marks=pytest.mark.timeout(600 if f.stem in LONG else 240), id=f'{f.parent.name}/{f.stem}')
 
 
 @pytest.mark.parametrize('notebook', [with_time(f) for f in notebooks])

@@ -12,11 +12,11 @@ in_browser = pytest.mark.skipif(BROWSER is None, reason='no browser on this mach
 
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
-    from transfer_influence.data import digits, select_classes
-    from transfer_influence.files import save_images
-    from transfer_influence.fleet import Fleet
-    from transfer_influence.recipe import DesignSpec, Recipe, RunSpec, SourceSpec, TargetSpec, TrainSpec
-    from transfer_influence.report import make_report
+    from transfer_influence.basics.recipe import DesignSpec, Recipe, RunSpec, SourceSpec, TargetSpec, TrainSpec
+    from transfer_influence.images.image_set import digits, select_classes
+    from transfer_influence.images.folders import save_images
+    from transfer_influence.fleet.fleet import Fleet
+    from transfer_influence.show.report import make_report
     root = tmp_path_factory.mktemp('page'); save_images(select_classes(digits(), ('0', '1', '2')), root/'few.npz')
     targets = TargetSpec('digits', epochs=3), TargetSpec('few', path=str(root/'few.npz'), epochs=3)
     recipe = Recipe('Letters & <digits>', SourceSpec(classes=('O', 'Z', 'S', '$', '&', '%'), size=10), targets,
@@ -77,11 +77,11 @@ def test_readable_by_all(page, width):
 @pytest.mark.timeout(200)
 def test_large_page_opens_quickly(tmp_path):
     "Five hundred source classes, ten thousand target images."
-    from transfer_influence.class_table import class_table
-    from transfer_influence.plot import plot_heatmap, plot_ranking
-    from transfer_influence.pictures import picture
-    from transfer_influence.predictions import from_arrays
-    from transfer_influence.report import find, page_of
+    from transfer_influence.records.predictions import from_arrays
+    from transfer_influence.show.plot import plot_heatmap, plot_ranking
+    from transfer_influence.show.grids import picture
+    from transfer_influence.show.class_table import class_table
+    from transfer_influence.show.report import find, page_of
     rng = np.random.default_rng(0)
     p = from_arrays(rng.random((120, 500)) < .5, rng.normal(size=(120, 10_000)).astype(np.float32), labels=np.arange(10_000) % 100)
     (tmp_path/'page.html').write_text(page_of('Large', [find(p)]), 'utf-8')

@@ -11,16 +11,16 @@ from shutil import copytree
 import pytest
 from services import ray_cluster, read, wait_for
 
-from transfer_influence.archive import verify
-from transfer_influence.begin import begin_run
-from transfer_influence.cluster import RayEngine
-from transfer_influence.counterfactual import removal_curve
-from transfer_influence.engine import WorkerDied, run_tasks
-from transfer_influence.fleet import Fleet
-from transfer_influence.recipe import Recipe, RunSpec, SourceSpec, TargetSpec, TrainSpec, to_toml
-from transfer_influence.report import write_influence
-from transfer_influence.store import chunk_path, committed, open_run
-from transfer_influence.work import Task, work
+from transfer_influence.basics.recipe import Recipe, RunSpec, SourceSpec, TargetSpec, TrainSpec, to_toml
+from transfer_influence.records.store import chunk_path, committed, open_run
+from transfer_influence.records.read_run import verify
+from transfer_influence.fleet.engine import WorkerDied, run_tasks
+from transfer_influence.fleet.ray_engine import RayEngine
+from transfer_influence.fleet.begin import begin_run
+from transfer_influence.fleet.worker import Task, work
+from transfer_influence.fleet.fleet import Fleet
+from transfer_influence.analysis.removal import removal_curve
+from transfer_influence.show.report import write_influence
 
 if not os.environ.get('TI_RAY'): pytest.skip('takes minutes: set TI_RAY=1, as .ci/run does', allow_module_level=True)
 # not `importorskip`: once it is imported, Ray does not see the token of a cluster any more

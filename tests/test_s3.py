@@ -14,13 +14,13 @@ import pytest
 from services import s3_server, wait_for
 from test_store import begin_together, whole
 
-from transfer_influence.archive import read_predictions
-from transfer_influence.begin import begin_run
-from transfer_influence.fleet import Fleet, open_fleet
-from transfer_influence.progress import run_status
-from transfer_influence.recipe import Recipe, RunSpec, SourceSpec, TargetSpec, TrainSpec, to_toml
-from transfer_influence.store import Store, StoreError, chunk_path, commit_path, committed
-from transfer_influence.work import Task, work
+from transfer_influence.basics.recipe import Recipe, RunSpec, SourceSpec, TargetSpec, TrainSpec, to_toml
+from transfer_influence.records.store import Store, StoreError, chunk_path, commit_path, committed
+from transfer_influence.records.read_run import read_predictions
+from transfer_influence.fleet.begin import begin_run
+from transfer_influence.fleet.progress import run_status
+from transfer_influence.fleet.worker import Task, work
+from transfer_influence.fleet.fleet import Fleet, open_fleet
 
 pytest.importorskip('moto', reason="a real S3 server needs moto: pip install -e '.[dev]'")
 pytestmark = pytest.mark.timeout(300)
@@ -122,7 +122,7 @@ def test_compact(run, local):
 
 def test_status(run):
     s = run_status(run)
-    assert (s['run'], s['wanted'], s['done'], s['missing'], s['failed']) == (run, 6, 6, 0, {})
+    assert (s['run'], s['planned'], s['done'], s['missing'], s['failed']) == (run, 6, 6, 0, {})
     assert f'{run}: 6 of 6 models are done' in worked(ti('ti-status', run))
 
 
@@ -264,9 +264,9 @@ def test_bad_line(monkeypatch, after):
 
 def test_curve_and_examples(server):
     "Child runs beside a run in an object store: a curve, and single images, as in a folder."
-    from transfer_influence.counterfactual import removal_curve
-    from transfer_influence.curve import load_curves
-    from transfer_influence.finders import find_mislabeled, train_examples
+    from transfer_influence.analysis.curve import load_curves
+    from transfer_influence.analysis.removal import removal_curve
+    from transfer_influence.analysis.finders import find_mislabeled, train_examples
     out = f'{server.url}/curved'
     Fleet(RECIPE, out).run(engine='here', quiet=True)
     curve = removal_curve(out, {'random': None}, [1], 2, engine='here', quiet=True)

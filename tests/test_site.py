@@ -9,7 +9,7 @@ import pytest
 
 from browser import BROWSER, browser, serve, watched
 
-PAGES = 'index', 'tutorials/five_minutes', 'figures/fig7_examples', 'influence', 'library', 'names'
+PAGES = 'index', 'tutorials/five_minutes', 'figures/fig7_examples', 'influence/result', 'library', 'names'
 
 
 class Links(HTMLParser):
@@ -46,9 +46,9 @@ def test_every_name_has_words(root):
     "Every public function and class of every module has a docstring."
     import transfer_influence
     bare = []
-    for f in sorted((root/'transfer_influence').glob('[a-z]*.py')):
-        m = importlib.import_module(f'transfer_influence.{f.stem}')
-        bare += [f'{f.stem}.{n}' for n in getattr(m, '__all__', []) if callable(o := getattr(m, n)) and o.__module__ == m.__name__ and not (o.__doc__ or '').strip()]
+    for f in sorted((root/'transfer_influence').glob('*/[a-z]*.py')):
+        m = importlib.import_module(f'transfer_influence.{f.parent.name}.{f.stem}')
+        bare += [f'{f.parent.name}.{f.stem}.{n}' for n in getattr(m, '__all__', []) if callable(o := getattr(m, n)) and o.__module__ == m.__name__ and not (o.__doc__ or '').strip()]
     assert not bare
 
 
@@ -64,5 +64,5 @@ def test_in_browser(site):
                 assert page.evaluate('document.documentElement.scrollWidth') <= width, f'{name} is wider than {width} px'
             page.goto(f'{address}/search.html?q=class_influence')
             page.wait_for_selector('ul.search li a')
-            assert 'influence.html' in ' '.join(a.get_attribute('href') for a in page.query_selector_all('ul.search li a'))
+            assert 'influence/result.html' in ' '.join(a.get_attribute('href') for a in page.query_selector_all('ul.search li a'))
             assert not wrong; page.close()

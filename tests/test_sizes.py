@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 root = Path(__file__).resolve().parent.parent
-modules = sorted(f for f in (root/'transfer_influence').glob('*.py') if f.stem != '_modidx')
+modules = sorted(f for f in (root/'transfer_influence').rglob('*.py') if f.stem != '_modidx')
 notebooks = sorted(f for f in (root/'nbs').rglob('*.ipynb') if 'checkpoints' not in str(f))
 
 
 def code(text): return [l for l in text.splitlines() if l.strip() and not l.lstrip().startswith('#')]
 
 
-@pytest.mark.parametrize('path', modules, ids=lambda f: f.stem)
+@pytest.mark.parametrize('path', modules, ids=lambda f: f'{f.parent.name}.{f.stem}')
 def test_module(path):
     text = path.read_text('utf-8')
     assert len(code(text)) <= 250
@@ -30,7 +30,7 @@ def test_module(path):
         assert len(params) <= 8 or node.name.startswith('ti_'), node.name  # a parameter of a command is an option
 
 
-@pytest.mark.parametrize('path', notebooks, ids=lambda f: f.stem)
+@pytest.mark.parametrize('path', notebooks, ids=lambda f: f'{f.parent.name}.{f.stem}')
 def test_notebook(path):
     cells = json.loads(path.read_text('utf-8'))['cells']
     assert path.stat().st_size <= 500_000 and len(cells) <= 60

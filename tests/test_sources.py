@@ -15,12 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 import public_sets
 from test_commands import BIN, refused, ti
 
-from transfer_influence.begin import begin_run
-from transfer_influence.fleet import Fleet
-from transfer_influence.known_sets import KNOWN, list_known
-from transfer_influence.pack import check_pack, open_pack
-from transfer_influence.recipe import InputError, SourceSpec, TargetSpec, load_recipe, shipped_recipes, to_toml
-from transfer_influence.sources import load_source, load_target, place_recipe
+from transfer_influence.basics.errors import InputError
+from transfer_influence.basics.recipe import SourceSpec, TargetSpec, load_recipe, shipped_recipes, to_toml
+from transfer_influence.images.public_sets import KNOWN, list_known
+from transfer_influence.images.pack import check_pack, open_pack
+from transfer_influence.images.sources import load_source, load_target, place_recipe
+from transfer_influence.fleet.begin import begin_run
+from transfer_influence.fleet.fleet import Fleet
 
 
 @pytest.fixture
@@ -190,8 +191,8 @@ def test_continue_elsewhere(tmp_path, monkeypatch):
 
 def test_pack_public_sets(everything, tmp_path):
     "CIFAR's images lie in arrays, not in files; ImageNet's training part alone is a source."
-    from transfer_influence.pack import make_pack
-    from transfer_influence.sources import list_images
+    from transfer_influence.images.pack import make_pack
+    from transfer_influence.images.sources import list_images
     listed = list_images('cifar10', str(everything))
     make_pack(listed, tmp_path/'cifar', 32)
     s, direct = open_pack(tmp_path/'cifar'), load_target(TargetSpec('cifar10', str(everything)), SourceSpec('x', '?', size=32, channels=3))

@@ -14,15 +14,15 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from transfer_influence.archive import compact, read_predictions, read_rows, verify
-from transfer_influence.begin import begin_run
-from transfer_influence.engine import LocalEngine, shard_of
-from transfer_influence.fleet import train_all
-from transfer_influence.own import OwnTarget, OwnTraining, train_own
-from transfer_influence.progress import Progress, run_status
-from transfer_influence.recipe import Recipe, RunSpec, SourceSpec, TargetSpec, TrainSpec, to_toml
-from transfer_influence.store import Store, chunk_path, committed, write_model
-from transfer_influence.work import Task, work
+from transfer_influence.basics.recipe import Recipe, RunSpec, SourceSpec, TargetSpec, TrainSpec, to_toml
+from transfer_influence.training.own_training import OwnTarget, OwnTraining, train_own
+from transfer_influence.records.store import Store, chunk_path, committed, write_model
+from transfer_influence.records.read_run import compact, read_predictions, read_rows, verify
+from transfer_influence.fleet.engine import LocalEngine, shard_of
+from transfer_influence.fleet.begin import begin_run
+from transfer_influence.fleet.progress import Progress, run_status
+from transfer_influence.fleet.worker import Task, work
+from transfer_influence.fleet.fleet import train_all
 
 TI_RUN = Path(sys.executable).parent/'ti-run'
 LETTERS = tuple('OZSTBG')
@@ -258,7 +258,7 @@ def test_same_bytes(tmp_path):
     shards = [shard_of(every, f'{k}/3') for k in (2, 0, 1)]
     assert sorted(one) == every and sorted(sum(shards, [])) == every
     assert train_in_parts(e, None, tmp_path/'reversed', [every[::-1]]) == one
-    with LocalEngine(2, module='transfer_influence.pipeline') as engine:
+    with LocalEngine(2, module='transfer_influence.training.pipeline') as engine:
         assert train_in_parts(e, engine, tmp_path/'two', [every]) == one
         assert train_in_parts(e, engine, tmp_path/'shards', shards) == one
     longer = replace(e, run=RunSpec(models=7))
