@@ -4,7 +4,8 @@ from .basics.recipe import (
     DesignSpec as DesignSpec, Recipe as Recipe, RunSpec as RunSpec, SourceSpec as SourceSpec, TargetSpec as TargetSpec,
     TrainSpec as TrainSpec, load_recipe as load_recipe, shipped_recipes as shipped_recipes)
 from .images.image_set import (
-    ImageSet as ImageSet, digits as digits, glyphs as glyphs, mnist5k as mnist5k)
+    ImageSet as ImageSet, digits as digits, glyphs as glyphs, mnist5k as mnist5k, resize_set as resize_set,
+    select_classes as select_classes)
 from .images.folders import image_folder as image_folder, load_images as load_images, save_images as save_images
 from .design.masks import sample_masks as sample_masks
 from .training.own_training import OwnTarget as OwnTarget, OwnTraining as OwnTraining
@@ -19,10 +20,11 @@ from .influence.reliability import (
     lds as lds, null_band as null_band, split_half as split_half, variance_report as variance_report)
 from .influence.planning import expected_gain as expected_gain, plan_models as plan_models
 from .analysis.curve import load_curves as load_curves
-from .analysis.removal import prune_classes as prune_classes, removal_curve as removal_curve
+from .analysis.removal import (
+    curve_cost as curve_cost, prune_classes as prune_classes, removal_curve as removal_curve)
 from .analysis.explore import project_labels as project_labels, subpopulations as subpopulations
 from .analysis.failures import explain_failures as explain_failures
 from .analysis.finders import (
     find_leakage as find_leakage, find_mislabeled as find_mislabeled, find_misleading as find_misleading)
-from .show.report import make_report as make_report, page_of as page_of
+from .show.report import make_report as make_report
 from .show.explorer import explore as explore

@@ -75,7 +75,7 @@ def project_labels(influence:InfluenceResult, # a column for each target image
     """The target images that a source class helps most and hurts most (Figures 4 and 5 of Jain et al., 2023).
     Raises `InputError` for unknown classes."""
     need(isinstance(influence, InfluenceResult), 'project_labels needs an influence table: '
-         'class_influence(predictions)')
+         'ti.class_influence(predictions)')
     names, within = influence.class_names, None if within is None else str(within)
     need(source_class in names, f"no source class '{source_class}'{nearest(source_class, names)}")
     p, v = influence.predictions or influence, influence.values[names.index(source_class)]

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['MAPPINGS', 'check_parts', 'order_output', 'influence_order', 'check_order', 'save_class_list', 'read_class_list',
            'check_keep', 'surrogate_orders', 'check_ks', 'usual_ks', 'arm_masks', 'plan_cost', 'in_rows', 'usual_arms',
-           'usual_orders', 'plan_curve', 'accuracies', 'removal_curve', 'prune_classes']
+           'usual_orders', 'plan_curve', 'accuracies', 'removal_curve', 'CurveCost', 'curve_cost', 'prune_classes']
 
 # %% ../../nbs/60_analysis/02_removal.ipynb #7185370a
+from dataclasses import dataclass
 from pathlib import Path
 import warnings
 
@@ -19,6 +20,7 @@ from ..basics.recipe import from_dict
 from ..records.predictions import Predictions
 from ..records.store import Store, open_run, read_images
 from ..records.read_run import find_target, read_predictions, run_header
+from ..fleet.progress import say_time
 from ..fleet.cost import seconds_of_all
 from ..influence.result import class_influence, mean_influence
 from .retrain import base_target, class_run, retrain, units_of, untrained
@@ -234,6 +236,33 @@ def removal_curve(run,                # a run folder
     curve = _curve_of(found, plan, p, metric, class_names=p.class_names, about=about,
                       orders={a: list(o) for a, o in orders.items() if o is not None})
     return save_curve(curve, found.store)
+
+# %% ../../nbs/60_analysis/02_removal.ipynb #7106d288
+@dataclass(frozen=True)
+class CurveCost:
+    "What a removal curve takes."
+    models:int     # of the whole curve
+    missing:int    # of them still to train
+    seconds:float  # for those, in one worker
+
+    def __repr__(self):
+        time = f'about {say_time(self.seconds)} in one worker' if self.missing else 'nothing to wait for'
+        return f'{self.models} models in the curve, {self.missing} of them to train: {time}'
+
+# %% ../../nbs/60_analysis/02_removal.ipynb #13f73b4d
+def _stand_in_orders(run, target):
+    "An order for each usual arm, at no cost."
+    arms = usual_arms(class_run(run)[1])
+    orders = usual_orders(run, target, arms=[a for a in arms if a not in MAPPINGS]); names = orders['most negative']
+    return orders | {a: names[n + 1:] + names[:n + 1] for n, a in enumerate(MAPPINGS) if a in arms}
+
+def curve_cost(run, orders:dict=None, ks=None, replicates:int=10, target:str=None,
+               keep=(), picked:dict=None, # as for `removal_curve`
+              ) -> CurveCost:
+    "What `removal_curve` takes with these arguments; trains nothing. Raises `InputError` as `plan_curve` does."
+    orders = _stand_in_orders(run, target) if orders is None else orders
+    plan = plan_curve(run, orders, ks, replicates, target, keep, picked)
+    return CurveCost(sum(map(len, plan.values())), *plan_cost(run, plan))
 
 # %% ../../nbs/60_analysis/02_removal.ipynb #874ee5d3
 def prune_classes(run,

@@ -24,7 +24,7 @@ from ..fleet.fleet import task_of, train_todo
 def _recipe_of(head, own, out):
     "What trains: the recipe of a run, or the user's own functions, which no folder holds."
     need('recipe' in head or own is not None, f'{out} was made with training of your own: from Python, give it '
-         'again as own=, such as removal_curve(run, own=OwnTraining(…))')
+         'again as own=, such as ti.removal_curve(run, own=OwnTraining(…))')
     if own is not None: check_same(head, own, out)
     return own if own is not None else from_dict(head['recipe'])
 

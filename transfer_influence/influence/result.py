@@ -154,8 +154,8 @@ def class_influence(predictions:Predictions,
                    ) -> InfluenceResult: # a column for each target image
     """Estimate the influence of every source class on every target image.
     Raises `InputError` for unknown names, classes without comparison, and outputs that are all constant."""
-    need(isinstance(predictions, Predictions), 'influence needs Predictions, as from_arrays(masks, outputs) or '
-         f'load_predictions(file) make them, not {type(predictions).__name__}')
+    need(isinstance(predictions, Predictions), 'influence needs Predictions, as ti.from_arrays(masks, outputs) or '
+         f'ti.load_predictions(file) make them, not {type(predictions).__name__}')
     name, y = predictions.output(output)
     e, zero_said = _fitted(predictions, y, method, missing, zero, options)
     need(np.ptp(y, axis=0).any(), f"output '{name}' is the same for all models; choose another output")

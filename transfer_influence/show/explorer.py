@@ -92,7 +92,7 @@ class Explorer:
     def __post_init__(self):
         p, n = self.influence.predictions, len(self.influence.columns)
         need(p is not None and n == len(p.labels), 'the explorer needs an influence with a column for each image, as '
-             'class_influence(predictions) makes')
+             'ti.class_influence(predictions) makes')
         images = n if self.images is None else len(self.images)
         need(images == n, f'{images} images for {n} columns; give one for each')
 

@@ -271,13 +271,16 @@ def _page(store, found):
     return page_of(title, found, notes(recipe, found[0].mean.n_models), facts(store), more=more, **seen)
 
 # %% ../../nbs/70_show/04_report.ipynb #af7a53cd
-def make_report(run,           # a run folder
+def make_report(run,           # a run folder; or the `Predictions` of arrays of one's own
                 out=None,      # where the page goes; empty: report.html in the run folder
                 output:str=None, # a recorded output; empty: margin
                 found:list=None, # a `TargetFindings` for each target, where they are known already
                ) -> str:       # where it is
-    "Write the page of a run. Raises `InputError` if the folder is no run or has fewer than 2 finished models."
+    "Write the page of a run, or of arrays. Raises `InputError` if the folder is no run or has fewer than 2 models."
     matplotlib.use('Agg')
+    if isinstance(run, Predictions):
+        need(out, "a page of arrays needs a place: ti.make_report(predictions, 'page.html')")
+        return report_arrays(run, out, output=output)
     store = open_run(run)
     page = _page(store, found or find_all(store, output))
     if not out: store.put_bytes('report.html', page.encode()); return f'{store.root}/report.html'
