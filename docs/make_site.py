@@ -114,8 +114,9 @@ def function(shown:str, module:str, level:int, taken) -> tuple: # (markdown, nam
 
 
 def cell_text(text) -> str:
-    "Text for a cell of a markdown table."
-    return (text or '').strip().partition('\n')[0].replace('|', r'\|')
+    "The first sentence of a text, for a cell of a markdown table."
+    first = ' '.join((text or '').strip().split('\n\n')[0].split())
+    return re.split(r'(?<=[.]) (?=[A-Z])', first)[0].replace('|', r'\|')
 
 
 def table(head:tuple, rows:list) -> str:
@@ -213,17 +214,20 @@ def home(pages:dict) -> dict:
     return new_cell('\n\n'.join(trees + [toctree(shelf(k), floor) for k, (floor, _) in FLOORS.items()]))
 
 
-def front_door() -> list: # of (name, module, label)
-    "The names of the package itself."
+def front_door() -> str:
+    "The names of the package itself, floor by floor: a table for each."
     import transfer_influence as ti
-    found = [(n, getattr(ti, n).__module__.removeprefix('transfer_influence.')) for n in sorted(ti.__all__, key=str.lower)]
-    return [(n, m, f'{m}.{n.lower()}') for n, m in found]
+    found = [(n, getattr(ti, n), getattr(ti, n).__module__.removeprefix('transfer_influence.')) for n in ti.__all__]
+    parts = []
+    for folder, (floor, _) in FLOORS.items():
+        rows = [(f'[`ti.{n}`](#{m}.{n.lower()})', cell_text(thing.__doc__)) for n, thing, m in found if m.split('.')[0] == folder[3:]]
+        if rows: parts.append(f'**{floor}**\n\n' + table(('name', 'what it is'), rows))
+    return '\n\n'.join(parts)
 
 
 def library(notebooks:dict) -> str:
     "The page of all modules: what the package itself offers, then floor by floor."
-    doors = '\n'.join(f'- [`ti.{n}`](#{label})' for n, _, label in front_door())
-    parts = ['# Library', '`import transfer_influence as ti` offers these names:', doors,
+    parts = ['# Library', '`import transfer_influence as ti` offers these names:', front_door(),
              'Below them lie ten floors. Data flows down this list and never up; one numbered notebook is one module.']
     for folder, (floor, sentence) in FLOORS.items():
         rows = [(page, front) for f, (page, front, _) in notebooks.items() if f.startswith(f'{folder}/')]

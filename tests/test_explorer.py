@@ -12,7 +12,7 @@ import pytest
 
 from browser import BROWSER, browser
 
-CELL = "from transfer_influence.show.explorer import explore\nexplore_run('run')"
+CELL = "import transfer_influence as ti\nti.explore('run')"
 
 
 @pytest.fixture(scope='module')

@@ -39,10 +39,10 @@ class InfluenceResult(Lookup, Shown):
     dof:np.ndarray           # (K, n) degrees of freedom of the intervals
     class_names:tuple        # K source classes
     columns:tuple            # n names of the columns
-    n_models:int
-    method:str
-    output:str
-    target:str
+    n_models:int             # models it was estimated from
+    method:str               # dim, dim_shrunk, ridge, mixed or lasso
+    output:str               # the recorded output
+    target:str               # name of the target set
     predictions:Predictions = None  # what it was estimated from
     zero:str = 'average'            # what an influence of 0 means, a name from `ZEROS`
     options:dict = field(default_factory=dict) # what the method was called with
