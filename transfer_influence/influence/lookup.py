@@ -44,6 +44,8 @@ class Lookup:
     "Access to `values` (K, n) by `class_names` and `columns`; positive values: including the class raises the output."
     def __getitem__(self, key):
         rows, columns = key if isinstance(key, tuple) and len(key) == 2 else (key, slice(None))
+        turned = isinstance(rows, str) and rows not in self.class_names and rows in self.columns
+        need(not turned, f"'{rows}' is a column; take it with table[:, '{rows}']")
         rows, columns = _places(rows, self.class_names, 'source class'), _places(columns, self.columns, 'column')
         found = self.values[rows][..., columns]
         return float(found) if np.ndim(found) == 0 else found.copy()

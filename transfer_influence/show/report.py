@@ -278,6 +278,9 @@ def make_report(run,           # a run folder; or the `Predictions` of arrays of
                ) -> str:       # where it is
     "Write the page of a run, or of arrays. Raises `InputError` if the folder is no run or has fewer than 2 models."
     matplotlib.use('Agg')
+    if isinstance(run, InfluenceResult):
+        need(run.predictions, 'a table read from a file has no page; give the run, or ti.load_predictions(file)')
+        run = run.predictions
     if isinstance(run, Predictions):
         need(out, "a page of arrays needs a place: ti.make_report(predictions, 'page.html')")
         return report_arrays(run, out, output=output)
