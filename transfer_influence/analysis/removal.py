@@ -246,21 +246,28 @@ class CurveCost:
     seconds:float  # for those, in one worker
 
     def __repr__(self):
-        time = f'about {say_time(self.seconds)} in one worker' if self.missing else 'nothing to wait for'
+        time = f'about {say_time(self.seconds)} of training in one worker' if self.missing else 'nothing to wait for'
         return f'{self.models} models in the curve, {self.missing} of them to train: {time}'
 
 # %% ../../nbs/60_analysis/02_removal.ipynb #13f73b4d
-def _stand_in_orders(run, target):
-    "An order for each usual arm, at no cost."
+def _stand_ins(run, names, target):
+    "Orders of the mappings at no cost: their own, where the run knows them already, else `names`, turned."
+    store, _ = class_run(run)
+    known = store.exists(f'curves/surrogate/{base_target(run, target)}.json')
+    if known: return surrogate_orders(run, target)
+    return {a: names[n + 1:] + names[:n + 1] for n, a in enumerate(MAPPINGS)}
+
+def _orders_at_no_cost(run, target):
     arms = usual_arms(class_run(run)[1])
-    orders = usual_orders(run, target, arms=[a for a in arms if a not in MAPPINGS]); names = orders['most negative']
-    return orders | {a: names[n + 1:] + names[:n + 1] for n, a in enumerate(MAPPINGS) if a in arms}
+    orders = usual_orders(run, target, arms=[a for a in arms if a not in MAPPINGS])
+    instead = _stand_ins(run, orders['most negative'], target) if set(arms) & set(MAPPINGS) else {}
+    return orders | {a: instead[a] for a in MAPPINGS if a in arms}
 
 def curve_cost(run, orders:dict=None, ks=None, replicates:int=10, target:str=None,
                keep=(), picked:dict=None, # as for `removal_curve`
               ) -> CurveCost:
     "What `removal_curve` takes with these arguments; trains nothing. Raises `InputError` as `plan_curve` does."
-    orders = _stand_in_orders(run, target) if orders is None else orders
+    orders = _orders_at_no_cost(run, target) if orders is None else orders
     plan = plan_curve(run, orders, ks, replicates, target, keep, picked)
     return CurveCost(sum(map(len, plan.values())), *plan_cost(run, plan))
 

@@ -161,6 +161,7 @@ def is_run(path) -> bool:
 
 def open_run(path) -> Store:
     "Open an existing run. Raises `InputError` if there is none."
+    need(isinstance(path, (str, os.PathLike)), f"give a run's folder, such as fleet.out, not {type(path).__name__}")
     need(is_run(path), f'no run folder at {path} (it has no fleet.json); make one with ti-run or ti-demo')
     return Store(path)
 
