@@ -9,7 +9,7 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
-from services import ray_cluster, read, wait_for
+from services import ray_cluster, read, users, wait_for
 
 from transfer_influence.basics.recipe import Recipe, RunSpec, SourceSpec, TargetSpec, TrainSpec, to_toml
 from transfer_influence.records.store import chunk_path, committed, open_run
@@ -53,9 +53,9 @@ def local(tmp_path_factory):
 def chunks(out): return {i: open_run(out).get_bytes(chunk_path('digits', i)) for i in committed(open_run(out))}
 
 
-def workers():
-    "Process ids of the workers, on all nodes."
-    return [int(p.name) for p in Path('/proc').glob('[0-9]*') if read(p/'cmdline').startswith(b'ray::_Worker')]
+def workers(cluster):
+    "Process ids of the workers, on all nodes of this cluster: a test beside this one may have a cluster of its own."
+    return [p for p in users(cluster.folder) if read(Path(f'/proc/{p}/cmdline')).startswith(b'ray::_Worker')]
 
 
 def fleet(cluster, out, after_two=None):
@@ -105,7 +105,7 @@ def test_curve(cluster, local, tmp_path):
 
 def test_worker_killed(cluster, local, tmp_path):
     "A worker is killed: its model is trained by another."
-    assert fleet(cluster, tmp_path/'run', lambda: os.kill(workers()[0], signal.SIGKILL)) == chunks(local)
+    assert fleet(cluster, tmp_path/'run', lambda: os.kill(workers(cluster)[0], signal.SIGKILL)) == chunks(local)
 
 
 def test_driver_killed(cluster, local, tmp_path):
@@ -113,12 +113,13 @@ def test_driver_killed(cluster, local, tmp_path):
     out, toml = tmp_path/'run', tmp_path/'tiny.toml'
     toml.write_text(to_toml(RECIPE))
     command = [TI_RUN, toml, '--out', out, '--engine', 'ray', '--address', cluster.address, '--quiet']
-    wait_for(lambda: not workers(), what='the end of earlier workers')
+    wait_for(lambda: not workers(cluster), what='the end of earlier workers')
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as p:
         wait_for(lambda: len(list((out/'commits').glob('*.json'))) >= 2 or p.poll() is not None, 200, 'the second model')
+        assert workers(cluster)  # else their end would prove nothing
         p.kill()
     time.sleep(5)
-    assert not workers(), 'a worker outlived its driver by 5 seconds'
+    assert not workers(cluster), 'a worker outlived its driver by 5 seconds'
     first = {f: f.read_bytes() for f in (out/'commits').iterdir()}
     assert 2 <= len(first) < 16
     r = subprocess.run(command, capture_output=True, text=True, timeout=300)
