@@ -46,7 +46,7 @@ def trained(folder:Path, source, models:int, target=None, **design):
     return fleet
 
 def said(d) -> dict: return dict(points=100*d.mean, stderr=100*d.stderr, p=d.p, p_welch=d.p_welch,
-                                 replicates=d.replicates)
+                                 repeats=d.repeats)
 
 
 # classes

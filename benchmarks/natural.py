@@ -57,11 +57,11 @@ def recipe_of(step, places):
     if step == 'groups':
         groups = {}
         for row in wordnet(): groups.setdefault(row['group'], []).append(row['class'])
-        design = replace(r.design, alpha=.1, groups=groups, replicates=0)
+        design = replace(r.design, alpha=.1, groups=groups, repeats=0)
         return replace(r, design=design, run=replace(r.run, models=150))
     alpha, models, replicates = FLEETS[step]
     r = replace(r, training=replace(r.training, **SMALL.get(step, {})))
-    return replace(r, design=replace(r.design, alpha=alpha, replicates=replicates), run=replace(r.run, models=models))
+    return replace(r, design=replace(r.design, alpha=alpha, repeats=replicates), run=replace(r.run, models=models))
 
 
 def train(step, runs, places, workers): Fleet(recipe_of(step, places), runs/step).run(workers=workers)

@@ -17,7 +17,9 @@ MODELS = 16
 
 def start(out, *args):
     return subprocess.Popen([DEMO, '--out', str(out), '--models', str(MODELS), *map(str, args)],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            # a shell starts what is in its background with Ctrl-C ignored, and that is inherited
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def children(pid):

@@ -61,9 +61,9 @@ def test_auto_stays(tmp_path):
     assert np.array_equal(store.group('r')['subset'][:8], first)
 
 
-def test_replicates(tmp_path):
+def test_repeats(tmp_path):
     "The first subsets are there twice."
-    masks = begin_run(replace(RECIPE, design=DesignSpec(replicates=4)), tmp_path/'run').group('r')['subset'][:]
+    masks = begin_run(replace(RECIPE, design=DesignSpec(repeats=4)), tmp_path/'run').group('r')['subset'][:]
     assert np.array_equal(masks[:4], masks[4:8])
 
 

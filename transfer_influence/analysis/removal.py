@@ -223,7 +223,9 @@ def removal_curve(run,                # a run folder
                   **options,          # output, method (of the order); own, quiet, engine, workers, … of `retrain`
                  ) -> Curve:
     """Retrain without classes, in several orders, and keep the result in `RUN/curves`. What is trained already is not
-    trained again. Raises `InputError` for what `plan_curve` refuses, and a target without parts."""
+    trained again; `curve_cost` says what is missing. Raises `InputError` for what `plan_curve` refuses, and a target
+    without parts."""
+    need('dry_run' not in options, 'ti.curve_cost(run, …) says what a curve takes, and trains nothing')
     store = open_run(run); how = {k: options.pop(k, None) for k in ('output', 'method')}
     target = base_target(run, target)
     p = read_predictions(store, target); check_parts(p); _need_accuracy(p)
@@ -246,7 +248,8 @@ class CurveCost:
     seconds:float  # for those, in one worker
 
     def __repr__(self):
-        time = f'about {say_time(self.seconds)} of training in one worker' if self.missing else 'nothing to wait for'
+        time = (f'about {say_time(self.seconds)} of training in one worker, once it has started' if self.missing else
+                'nothing to wait for')
         return f'{self.models} models in the curve, {self.missing} of them to train: {time}'
 
 # %% ../../nbs/60_analysis/02_removal.ipynb #13f73b4d

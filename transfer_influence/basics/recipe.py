@@ -9,7 +9,7 @@ __all__ = ['OUTPUTS', 'EMBEDDED', 'PUBLIC', 'NORMALISE', 'PROTOCOLS', 'HEADS', '
 
 # %% ../../nbs/00_basics/01_recipe.ipynb #d0cefdfd
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 import tomllib
@@ -146,7 +146,7 @@ class DesignSpec:
     "Which source classes each model sees."
     alpha:float = .5       # share of the classes that a model sees
     design:str = 'exact'   # exact: round(alpha · K) classes each; or another name from `DESIGNS`
-    replicates:int = 0     # so many of the first subsets are used twice, with other training seeds
+    repeats:int = 0        # so many of the first subsets are used twice, with other training seeds
     groups:dict = field(default_factory=dict) # {group: [class names]}; empty: each class by itself
     units:str = 'classes'  # what a subset is made of: classes (or their groups), or examples, single images
 
@@ -154,11 +154,11 @@ class DesignSpec:
         _check_range(self, 'alpha', 0, 1)
         need(0 < self.alpha < 1, f'alpha must lie between 0 and 1, not {self.alpha}; the paper used 0.5')
         _check_choice(self, 'design', DESIGNS)
-        _check_range(self, 'replicates', 0, 1e6, whole=True)
+        _check_range(self, 'repeats', 0, 1e6, whole=True)
         _check_choice(self, 'units', UNITS)
-        plain = self.design == 'exact' and not self.replicates and not self.groups
-        need(self.units == 'classes' or plain, "units = 'examples' goes with design = 'exact', no groups and no "
-             "replicates")
+        plain = self.design == 'exact' and not self.repeats and not self.groups
+        need(self.units == 'classes' or plain, "units = 'examples' goes with design = 'exact', no groups and "
+             'no repeats')
         need(isinstance(self.groups, dict), "design.groups must be a table: a group's name = a list of classes")
         object.__setattr__(self, 'groups', {str(g): list(map(str, c)) for g, c in self.groups.items()})
 
@@ -191,9 +191,9 @@ class TrainSpec:
 @dataclass(frozen=True)
 class RunSpec:
     "How many models, and the one seed that decides everything."
-    models:int = 100   # a finished run can be extended to more
+    models:int = 100           # a finished run can be extended to more
     seed:int = 0
-    keep:bool = False  # keep the trained weights, so that a target can be added later
+    keep_weights:bool = False  # keep the trained weights, so that a target can be added later
 
     def __post_init__(self):
         _check_range(self, 'models', 2, 10**7, whole=True)
@@ -222,8 +222,11 @@ class Recipe:
              'training.small out, or use another net')
 
 # %% ../../nbs/00_basics/01_recipe.ipynb #f197447b
+_FORMER = dict(design=dict(replicates='repeats'), run=dict(keep='keep_weights')) # names of keys in runs of 0.1
+
 def _part(cls, table, where):
     need(isinstance(table, dict), f'[{where}] must be a table of keys, not {table!r}')
+    table = {_FORMER.get(where, {}).get(k, k): v for k, v in table.items()}
     known = [f.name for f in fields(cls)]
     for k in table: need(k in known, f"unknown key '{k}' in [{where}]{nearest(k, known)}")
     try: return cls(**table)
@@ -258,6 +261,7 @@ def shipped_recipes() -> dict: # {name: one line about it}
     return {p.name.removesuffix('.toml'): tomllib.loads(p.read_text('utf-8')).get('about', '') for p in found}
 
 def load_recipe(name, # a shipped recipe's name, or the path of a TOML file
+                **run, # of `RunSpec`, instead of the recipe's own: models, seed, keep_weights
                ) -> Recipe:
     "Read a recipe. Raises `InputError` if there is none, or it is not valid."
     path, shipped = Path(name), shipped_recipes()
@@ -268,5 +272,7 @@ def load_recipe(name, # a shipped recipe's name, or the path of a TOML file
         need(path.is_file(), f'no recipe file at {path}; give the path of a TOML file or a name that ti-recipes lists')
         try: text = path.read_text('utf-8')
         except UnicodeDecodeError: raise InputError(f'{path} is not UTF-8; save it so') from None
-    try: return from_dict(tomllib.loads(text))
+    try: d = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e: raise InputError(f'{path} is not valid TOML: {e}') from None
+    found = from_dict(d)
+    return replace(found, run=_part(RunSpec, asdict(found.run) | run, 'run'))

@@ -14,8 +14,8 @@ from .recipe import Recipe, from_dict, to_dict
 
 # %% ../../nbs/00_basics/02_same_recipe.ipynb #03a042c3
 def recipe_hash(recipe:Recipe) -> str: # 16 hexadecimal digits
-    "A hash of all that decides model *i*: the recipe without `run.models`, `run.keep`, `about` and `download`."
-    d = to_dict(recipe); del d['run']['models'], d['run']['keep'], d['about']
+    "A hash of all that decides model *i*: the recipe without `run.models`, `run.keep_weights`, `about` and `download`."
+    d = to_dict(recipe); del d['run']['models'], d['run']['keep_weights'], d['about']
     for part in (d['source'], *d['targets']): del part['download']
     return sha256(json.dumps(d, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:16]
 
@@ -33,9 +33,10 @@ def _same_value(key, a, b):
 def recipe_differences(old:dict, # as written in a run folder
                        new:dict, # as given now
                       ) -> list: # such as ['design.alpha was 0.5 and is 0.25']
-    """The fields in which two recipes, given as dicts, differ; `run.models`, `run.keep`, `about` and `download` do not
-    count."""
+    """The fields in which two recipes, given as dicts, differ; `run.models`, `run.keep_weights`, `about` and `download`
+    do not count."""
     a, b = (dict(_flat(to_dict(from_dict(d)))) for d in (old, new))
-    keys = [k for k in {**a, **b} if k not in ('run.models', 'run.keep', 'about') and not k.endswith('.download')
+    free = 'run.models', 'run.keep_weights', 'about'
+    keys = [k for k in {**a, **b} if k not in free and not k.endswith('.download')
             and not _same_value(k, a.get(k), b.get(k))]
     return [f'{k} was {a.get(k)!r} and is {b.get(k)!r}' for k in keys]

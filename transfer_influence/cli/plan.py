@@ -49,7 +49,7 @@ def alpha_pilots(recipe, alphas, out, pilot, workers, quiet) -> list: # of run f
     for a in alphas:
         models = max(20, round(pilot*alphas[0]/a))
         if not quiet: print(f'alpha {a:g}: a pilot of {models} models')
-        r = replace(recipe, design=replace(recipe.design, alpha=a, replicates=0),
+        r = replace(recipe, design=replace(recipe.design, alpha=a, repeats=0),
                     run=replace(recipe.run, models=models))
         folders.append(f'{out}/alpha-{a:g}')
         report = Fleet(r, folders[-1]).run(workers=workers, quiet=quiet)
@@ -103,10 +103,10 @@ def ti_design(classes:int,           # how many source classes there are
               models:int,            # how many models there will be
               alpha:float=.5,        # share of the classes that a model sees
               design:str='exact',    # or bernoulli, varied, balanced, antithetic, hadamard, foldover, complete, auto
-              replicates:int=0,      # so many subsets are used twice
+              repeats:int=0,         # so many subsets are used twice
               seed:int=0):
     "What masks are good for: sizes, balance, what they leave entangled."
     with friendly('ti-design'):
         from transfer_influence.design.masks import design_report, sample_masks
         names = [f'class {k}' for k in range(classes)]
-        print(design_report(sample_masks(models, names, alpha, design, seed, replicates)))
+        print(design_report(sample_masks(models, names, alpha, design, seed, repeats)))

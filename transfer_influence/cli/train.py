@@ -82,13 +82,14 @@ def expected_cost(recipe, out, workers, gpus, at_once):
     return rough if is_large(recipe, rough) else probe(recipe, out, workers, gpus, at_once)
 
 # %% ../../nbs/80_cli/01_train.ipynb #01511bff
-def changed_recipe(recipe:str, models:int, skip_bad:bool, keep:bool=False, **places):
+def changed_recipe(recipe:str, models:int, skip_bad:bool, keep_weights:bool=False, **places):
     "A recipe by name or path, after the options of `ti-run`."
     from dataclasses import replace
     from transfer_influence.basics.recipe import load_recipe
     from transfer_influence.images.sources import place_recipe
     r = place_recipe(load_recipe(recipe), **places)
-    r = replace(r, run=replace(r.run, models=r.run.models if models is None else models, keep=keep or r.run.keep))
+    models, keep_weights = r.run.models if models is None else models, keep_weights or r.run.keep_weights
+    r = replace(r, run=replace(r.run, models=models, keep_weights=keep_weights))
     if skip_bad: r = replace(r, source=replace(r.source, skip_bad=True),
                              targets=tuple(replace(t, skip_bad=True) for t in r.targets))
     return r
@@ -97,7 +98,7 @@ def changed_recipe(recipe:str, models:int, skip_bad:bool, keep:bool=False, **pla
 def run_recipe(o:dict) -> None:
     "What `ti-run` does, from its options."
     places = {k: o.pop(f'{k}_path') for k in ('source', 'target', 'test')} | dict(download=o.pop('download'))
-    r = changed_recipe(*(o.pop(k) for k in ('recipe', 'models', 'skip_bad', 'keep')), **places)
+    r = changed_recipe(*(o.pop(k) for k in ('recipe', 'models', 'skip_bad', 'keep_weights')), **places)
     out, at_once, until = (o.pop(k) for k in ('out', 'at_once', 'until_reliability'))
     if o.pop('dry_run'): print(expected_cost(r, out, o['workers'], o['gpus'], at_once))
     else: run_fleet(r, out, 'ti-run', at_once, until, **o)
@@ -118,7 +119,7 @@ def ti_run(recipe:str,          # a TOML file, or the name of a shipped recipe
            at_once:int=4,       # on a GPU: models a worker trains side by side
            shard:str=None,      # k/K: only every K-th model, from the k-th (from 0): for job arrays
            retries:int=2,       # for a model whose worker died
-           keep:bool=False,     # keep the trained weights, so that a target can be added later
+           keep_weights:bool=False, # keep the trained weights, so that a target can be added later
            until_reliability:float=None, # end when the first target's table is this reliable, such as .9
            skip_bad:bool=False, # leave out unreadable images, and count them
            dry_run:bool=False,  # train two models a worker, say what the run will take, write nothing

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STREAMS', 'HALVES', 'seed_for', 'rng_for', 'int_seed', 'Masks', 'pick_design', 'sample_masks', 'group_names',
-           'sample_groups', 'pack_masks', 'sample_example_masks', 'find_pairs', 'find_replicates',
-           'column_correlations', 'DesignReport', 'design_report', 'sizes_vary', 'design_words']
+           'sample_groups', 'pack_masks', 'sample_example_masks', 'find_pairs', 'find_repeats', 'column_correlations',
+           'DesignReport', 'design_report', 'sizes_vary', 'design_words']
 
 # %% ../../nbs/20_design/01_masks.ipynb #90941d98
 from dataclasses import dataclass
@@ -166,14 +166,14 @@ def sample_masks(n_models:int,         # number of models, m
                  alpha:float=.5,       # share of the classes that a model sees
                  design:str='exact',   # a name from `DESIGNS`
                  seed:int=0,           # row i depends on the seed, the design and the rows before it
-                 replicates:int=0,     # so many of the first subsets are used twice, with other training seeds
+                 repeats:int=0,        # so many of the first subsets are used twice, with other training seeds
                 ) -> Masks:
     """Draw the subsets of a fleet (`exact`: Algorithm 1 of Jain et al., 2023). A longer fleet extends a shorter one
     (`auto` picks a design by the number of models first). Raises `InputError` where a subset would have fewer than 2
     classes, or all; and for designs that need alpha = .5."""
-    K, r = len(class_names), replicates
+    K, r = len(class_names), repeats
     _check_design(n_models, K, alpha, design)
-    need(r >= 0, f'replicates must be 0 or more, not {r}')
+    need(r >= 0, f'repeats must be 0 or more, not {r}')
     design = pick_design(design, n_models, K, alpha)
     values = _ROWS[design](max(n_models - r, r), K, alpha, seed)
     values = np.concatenate([values[:r], values[:r], values[r:]])[:n_models]
@@ -195,11 +195,11 @@ def group_names(class_names, groups) -> tuple: # for each class the name of its 
 
 # %% ../../nbs/20_design/01_masks.ipynb #a5693a04
 def sample_groups(n_models:int, class_names, groups, alpha:float=.5, design:str='exact', seed:int=0,
-                  replicates:int=0) -> Masks:
+                  repeats:int=0) -> Masks:
     """`sample_masks` over groups: masks (m, K) of classes, in which the classes of a group come and go together;
     `by_group` of the predictions puts them together again. Raises `InputError` for groups that are no partition."""
     of = group_names(class_names, groups); names = tuple(dict.fromkeys(of))
-    m = sample_masks(n_models, names, alpha, design, seed, replicates)
+    m = sample_masks(n_models, names, alpha, design, seed, repeats)
     columns = [names.index(g) for g in of]
     return Masks(m.values[:, columns], tuple(class_names), m.design, alpha, seed)
 
@@ -230,7 +230,7 @@ def find_pairs(masks) -> np.ndarray: # (pairs, 2) numbers of models with complem
     return np.array(pairs, int).reshape(-1, 2)
 
 # %% ../../nbs/20_design/01_masks.ipynb #a0b5de46
-def find_replicates(masks) -> np.ndarray: # (pairs, 2) numbers of models with the same mask
+def find_repeats(masks) -> np.ndarray: # (pairs, 2) numbers of models with the same mask
     "Each model is in at most one pair."
     first, pairs = {}, []
     for i, row in enumerate(np.packbits(np.asarray(masks, bool), axis=1)):
@@ -251,7 +251,7 @@ class DesignReport(Shown):
     correlation:float  # mean squared correlation of two columns, times the number of models; about 1: as by chance
     largest:float      # largest correlation of two columns
     pairs:int          # complementary pairs of models
-    replicates:int     # pairs of models with the same subset
+    repeats:int        # pairs of models with the same subset
 
     def __repr__(self): return '\n'.join(design_words(self))
 
@@ -260,7 +260,7 @@ def design_report(masks:Masks) -> DesignReport:
     z, m = np.asarray(masks.values), len(masks)
     need((z != z[0]).any(), 'all masks are equal; draw them with sample_masks')
     r = column_correlations(z); r = r if len(r) else np.zeros(1)
-    return DesignReport(masks, float(m*(r**2).mean()), float(abs(r).max()), len(find_pairs(z)), len(find_replicates(z)))
+    return DesignReport(masks, float(m*(r**2).mean()), float(abs(r).max()), len(find_pairs(z)), len(find_repeats(z)))
 
 # %% ../../nbs/20_design/01_masks.ipynb #e3e33085
 def sizes_vary(masks, # (m, K) bool
@@ -281,4 +281,4 @@ def design_words(d:DesignReport) -> list: # of lines
     return [repr(d.masks), f'subset sizes {sizes.min()} to {sizes.max()}; {zero}',
             f'each class is in {n_in.min()} to {n_in.max()} models',
             f'columns: mean squared correlation {d.correlation:.2f} times chance, largest {d.largest:.2f}',
-            f'{d.pairs} complementary pairs, {d.replicates} replicates; {mixed_up}', *few]
+            f'{d.pairs} complementary pairs, {d.repeats} repeats; {mixed_up}', *few]

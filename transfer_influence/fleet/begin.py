@@ -54,7 +54,7 @@ def _masks(of, source, store=None):
     "The subsets of a run. What `auto` stood for when it began, it stands for when it is extended."
     d = of.design
     design = store.get('fleet.json').get('design', d.design) if store and d.design == 'auto' else d.design
-    how = d.alpha, design, of.run.seed, d.replicates
+    how = d.alpha, design, of.run.seed, d.repeats
     if d.units == 'examples': return example_masks(of, len(source))
     if d.groups: return sample_groups(of.run.models, source.class_names, d.groups, *how)
     return sample_masks(of.run.models, source.class_names, *how)
@@ -105,7 +105,7 @@ def own_experiment(own:OwnTraining, store:Store=None) -> Experiment:
     targets = {t: dict(class_names=list(map(str, x.class_names)), outputs=list(x.outputs))
                for t, x in own.targets.items()}
     about = dict(train_fn=_name_of(own.train_fn), evaluate_fn=_name_of(own.evaluate_fn), version=own.version,
-                 alpha=own.design.alpha, design=own.design.design, replicates=own.design.replicates,
+                 alpha=own.design.alpha, design=own.design.design, replicates=own.design.repeats,
                  groups=own.design.groups, seed=own.run.seed,
                  source_fingerprint=fingerprint(own.source) if own.source else None)
     columns = {t: (np.asarray(x.labels), np.where(select_part(x), 'select', 'report'), np.arange(len(x.labels)))

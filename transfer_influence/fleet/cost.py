@@ -97,7 +97,8 @@ def probe(recipe:Recipe,
         size = at_once if pool.on_gpu else 1
         _need_models(recipe, 2*size*pool.workers)
         store = begin_run(recipe, Path(d)/'probe')
-        first, again = _two_rounds(pool, Task(str(store.root), at_once=at_once, keep=recipe.run.keep), size)
+        task = Task(str(store.root), at_once=at_once, keep_weights=recipe.run.keep_weights)
+        first, again = _two_rounds(pool, task, size)
         seconds = [s for block, _ in again for _, s, _ in block]
         failed = [why for block, _ in first + again for _, _, why in block if why]
         need(not failed, f'a model of the probe failed: {failed[0] if failed else ""}')

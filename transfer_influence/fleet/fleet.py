@@ -57,6 +57,10 @@ class Fleet:
                  at_once:int=4): # on a GPU: models that a worker trains side by side
         self.recipe, self.out, self.at_once = recipe, out if is_remote(out) else Path(out), at_once
 
+    def __repr__(self):
+        s = self.status()
+        return f"Fleet in {self.out}: {s['done']} of {s['planned']} models are done"
+
     def missing(self, shard:str=None) -> list:
         "The models that are not done, of all or of a shard 'k/K'."
         done = set(committed(Store(self.out))) if is_run(self.out) else set()
@@ -85,7 +89,7 @@ def open_fleet(out) -> Fleet:
     return Fleet(replace(recipe, run=replace(recipe.run, models=max(m, 2))), out)
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #9f9a18bd
-def task_of(recipe, store:Store, at_once:int=4, keep:bool=False, session:str='') -> Task:
+def task_of(recipe, store:Store, at_once:int=4, keep_weights:bool=False, session:str='') -> Task:
     "What the workers must know to train by a recipe, or by an `OwnTraining`."
     own = None
     if isinstance(recipe, OwnTraining):
@@ -93,9 +97,10 @@ def task_of(recipe, store:Store, at_once:int=4, keep:bool=False, session:str='')
         kept = images_of(store).exists('images/source.npz') # then workers read the images from the run
         own = cloudpickle.dumps(replace(recipe, source=None) if kept else recipe)
     root = store.root if is_remote(store.root) else str(store.root.absolute())
-    return Task(root, session, at_once, keep, own)
+    return Task(root, session, at_once, keep_weights, own)
 
-def _task(fleet, store, session): return task_of(fleet.recipe, store, fleet.at_once, fleet.recipe.run.keep, session)
+def _task(fleet, store, session):
+    return task_of(fleet.recipe, store, fleet.at_once, fleet.recipe.run.keep_weights, session)
 
 def _blocks(models, size): return [tuple(models[k:k + size]) for k in range(0, len(models), size)]
 
@@ -226,8 +231,8 @@ def add_target(out,             # a run that keeps its weights
     "Transfer all models of a run to another target. Raises `InputError` where their weights were not kept."
     fleet, store, name, start = open_fleet(out), open_run(out), name or spec.name, time.time()
     done = committed(store); unkept = _unkept(store, done)
-    need(not unkept, f'{len(unkept)} of {len(done)} models have no kept weights; train a run with keep = true in [run] '
-                     '(ti-run --keep)')
+    need(not unkept, f'{len(unkept)} of {len(done)} models have no kept weights; train a run with '
+                     'keep_weights = true in [run] (ti-run --keep-weights)')
     check_target_name(name)
     need(name not in store.get('fleet.json')['targets'], f"the run began with a target '{name}'; give another name=")
     s = images or load_target(spec, fleet.recipe.source)

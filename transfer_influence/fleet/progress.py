@@ -20,7 +20,7 @@ from ..records.read_run import run_header
 # %% ../../nbs/45_fleet/03_progress.ipynb #3ad29621
 def say_time(seconds:float) -> str:
     "Such as `45 s`, `3 min` or `2.5 h`."
-    if seconds < 100: return f'{seconds:.0f} s'
+    if seconds < 100: return f'{seconds:.0f} s' if seconds >= .5 else 'less than 1 s'
     if seconds < 5400: return f'{seconds/60:.1f} min'
     return f'{seconds/3600:.1f} h' if seconds < 3*86400 else f'{seconds/86400:.1f} days'
 

@@ -26,7 +26,7 @@ class Task:
     root:str           # the run
     session:str = ''   # which session asks, for the record
     at_once:int = 4    # on a GPU: models side by side
-    keep:bool = False  # write down the weights, too
+    keep_weights:bool = False  # write down the weights, too
     own:bytes = None   # the user's training, packed by cloudpickle; empty: the recipe's
     added:str = None   # a target that was added later: transfer kept models to it
     device:str = None  # empty: the GPU if the worker sees one, else the processor
@@ -73,7 +73,7 @@ def _by_recipe(task, models):
     from transfer_influence.training.pipeline import train_models
     bench, masks = _bench(task.root, _device(task)), {i: _mask(task.root, i) for i in models}
     for t in train_models(bench, masks, models, task.at_once, {i: _seed(task.root, i) for i in models}):
-        weights = {k: v.cpu().numpy() for k, v in t.net.state_dict().items()} if task.keep and t.net else None
+        weights = {k: v.cpu().numpy() for k, v in t.net.state_dict().items()} if task.keep_weights and t.net else None
         yield t.i, t.rows, t.facts, weights, t.error
 
 # %% ../../nbs/45_fleet/05_worker.ipynb #10933965

@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 # %% ../../nbs/50_influence/05_reliability.ipynb #bee27600
 from ..basics.errors import need
 from ..basics.display import Shown
-from ..design.masks import column_correlations, find_pairs, find_replicates
+from ..design.masks import column_correlations, find_pairs, find_repeats
 from ..records.predictions import Predictions
 from .difference import spread_and_noise
 from .regression import InfluenceRegressor, dim, mixed
@@ -144,7 +144,7 @@ class VarianceReport(Shown):
     interactions_error:float
     noise:float
     noise_error:float
-    replicates:int     # pairs of models with the same subset
+    repeats:int        # pairs of models with the same subset
     n_models:int
 
     def __repr__(self):
@@ -157,7 +157,7 @@ def advice(v:VarianceReport) -> str:
     "One sentence on what would help most."
     if v.noise is None:
         return (f'The other {1 - v.main:.0%} are interactions or noise: about ten pairs of models with the same subset '
-                '(replicates=10) would tell.')
+                '(repeats=10) would tell.')
     if v.noise > .5: return 'Noise dominates: train longer, average the last steps, or use more target images.'
     if v.interactions > .4:
         return "Interactions dominate: use design='foldover' with method='mixed'; look at groups of similar classes."
@@ -183,7 +183,7 @@ def variance_report(p:Predictions,
     "Shares of main effects, interactions and noise. Raises `InputError` for fewer than 60 models."
     need(isinstance(p, Predictions), f'variance_report needs Predictions, not {type(p).__name__}')
     need(p.n_models >= 60, f'a variance report needs at least 60 models, not {p.n_models}')
-    p = class_outputs(p, output); y, same = p.output()[1], find_replicates(p.masks)
+    p = class_outputs(p, output); y, same = p.output()[1], find_repeats(p.masks)
     main, error, _ = jackknife(p, _main_share, groups=10)
     if len(same) >= 5:
         noise, noise_error = _seed_share(y, same)

@@ -22,7 +22,7 @@ from ..design.masks import sizes_vary
 from ..records.predictions import Predictions
 from .difference import Estimate, interval, p_values, q_values, sign_q_values
 from .regression import ABOUT_ERRORS, estimate, size_coefficient
-from .lookup import Lookup, position
+from .lookup import Lookup, Named, position
 
 # %% ../../nbs/50_influence/03_result.ipynb #27ac8e40
 SIGN = 'positive: including the class raises the output on the target; negative: it lowers it; '
@@ -61,30 +61,29 @@ class InfluenceResult(Lookup, Shown):
     def _head(self): return about_sign(self)
 
 # %% ../../nbs/50_influence/03_result.ipynb #0347e72a
-def _need_errors(result):
+def _with_errors(result):
     why = ABOUT_ERRORS.get(result.method, 'no standard errors')
     need(result.has_errors, f"the method '{result.method}' has {why}; use method='dim' or 'ridge'")
+    return Estimate(result.values, result.stderr, result.dof)
 
 @patch(as_prop=True)
 def qvalues(self:InfluenceResult) -> np.ndarray:
     """(K, n) over all entries of this table: Benjamini-Hochberg q-values; for shrunken estimates the expected share of
     wrong signs. Raises `InputError` for a method without errors."""
-    _need_errors(self)
-    return sign_q_values(self._estimate) if kind_of_q(self) == 's' else q_values(p_values(self._estimate))
+    e = _with_errors(self)
+    return Named(sign_q_values(e) if kind_of_q(self) == 's' else q_values(p_values(e)), self.axes)
 
 @patch(as_prop=True)
 def pvalues(self:InfluenceResult) -> np.ndarray:
     "(K, n) two-sided p-values of no influence, each by itself; `qvalues` allow for there being many of them."
-    _need_errors(self)
-    need(kind_of_q(self) == 'q', f"the method '{self.method}' shrinks, so it has no p-values; use qvalues, its shares "
-         'of wrong signs')
-    return p_values(self._estimate)
+    e = _with_errors(self)
+    need(kind_of_q(self) == 'q', f"the method '{self.method}' shrinks: no p-values; use qvalues, shares of wrong signs")
+    return Named(p_values(e), self.axes)
 
 @patch
 def ci(self:InfluenceResult, level:float=.95) -> tuple:
     "Lower and upper ends (K, n) of confidence intervals; for shrunken estimates, of credible intervals."
-    _need_errors(self)
-    return interval(self._estimate, level)
+    return interval(_with_errors(self), level)
 
 # %% ../../nbs/50_influence/03_result.ipynb #3a28e30a
 def _count(k):
@@ -212,16 +211,20 @@ def kind_of_q(result) -> str:
     "What `qvalues` are: q, a false discovery rate; or s, for shrunken estimates, the expected share of wrong signs."
     return 's' if result.has_errors and np.isinf(np.nanmax(result.dof)) else 'q'
 
-def _q_or_nan(result): return result.qvalues if result.has_errors else np.full(result.values.shape, np.nan)
+def _q_or_nan(result): return np.asarray(result.qvalues) if result.has_errors else np.full(result.values.shape, np.nan)
+
+def _tests(result): # {'p': p-values, 'q': q-values}, or {'s': shares of wrong signs}
+    kind, q = kind_of_q(result), _q_or_nan(result)
+    return {kind: q} if kind == 's' or not result.has_errors else dict(p=np.asarray(result.pvalues), q=q)
 
 def ranked(result:InfluenceResult,
            column=0, # number or name of a column
           ) -> list: # of `Ranked`, most positive first
     "All source classes in the order of their influence on one column."
     j, q = position(column, result.columns), _q_or_nan(result)
-    order = [k for k in np.argsort(-result.values[:, j], kind='stable') if not np.isnan(result.values[k, j])]
-    return [Ranked(result.class_names[k], float(result.values[k, j]), float(result.stderr[k, j]),
-                   float(q[k, j]), kind_of_q(result)) for k in order]
+    order, v = np.argsort(-result.values[:, j], kind='stable'), result.values[:, j]
+    return [Ranked(result.class_names[k], float(v[k]), float(result.stderr[k, j]), float(q[k, j]), kind_of_q(result))
+            for k in order if not np.isnan(v[k])]
 
 # %% ../../nbs/50_influence/03_result.ipynb #5019d92d
 def rank_of(result:InfluenceResult,
@@ -239,8 +242,7 @@ def about_sign(result:InfluenceResult) -> str:
     "What a table is, what its sign means, and what kind of errors it has."
     K, n = result.values.shape
     head = (f"Influence of {K} source class{'es'*(K > 1)} on {n} column{'s'*(n > 1)} of '{result.target}', output "
-            f"{result.output}, "
-            f'{result.n_models} models, method {result.method}')
+            f'{result.output}, {result.n_models} models, method {result.method}')
     errors = f'\n errors: {ABOUT_ERRORS[result.method]}' if result.method != 'dim' else ''
     return f'{head}\n {SIGN}{ZEROS[result.zero]}{errors}'
 
@@ -262,12 +264,12 @@ def describe(result:InfluenceResult) -> str:
 
 # %% ../../nbs/50_influence/03_result.ipynb #63d5806a
 def table_rows(result:InfluenceResult) -> list: # of dicts
-    "A row for each class and column: class, column, influence, standard error, 95 % interval, q-value, models."
-    (lo, hi), q = interval(result._estimate), _q_or_nan(result)
+    "A row for each class and column: class, column, influence, standard error, 95 % interval, models, p-value, q-value."
+    (lo, hi), tests = interval(result._estimate), _tests(result)
     def row(k, j):
         return dict(source_class=result.class_names[k], target=result.columns[j], influence=float(result.values[k, j]),
                     stderr=float(result.stderr[k, j]), low=float(lo[k, j]), high=float(hi[k, j]),
-                    models=result.n_models) | {kind_of_q(result): float(q[k, j])}
+                    models=result.n_models) | {t: float(x[k, j]) for t, x in tests.items()}
     return [row(k, j) for j in range(len(result.columns)) for k in np.argsort(-result.values[:, j], kind='stable')]
 
 @patch
@@ -297,8 +299,7 @@ def load_influence(path) -> InfluenceResult:
         with np.load(path, allow_pickle=False) as z: a = {k: z[k] for k in z.files}
         tables = [a[k].astype(np.float64) for k in ('influence', 'stderr', 'dof')]
         words = [str(a[k]) for k in ('method', 'output', 'target')]
-        n = a['influence'].shape[1]
-        columns = tuple(map(str, a['columns'])) if 'columns' in a else tuple(f'image {j}' for j in range(n))
+        columns = tuple(map(str, a.get('columns', [f'image {j}' for j in range(tables[0].shape[1])])))
         names, zero = tuple(map(str, a['class_names'])), str(a.get('zero', 'average'))
         own = dict(labels=a.get('labels'), target_class_names=tuple(map(str, a.get('target_class_names', ()))))
         return InfluenceResult(*tables, names, columns, int(a['n_models']), *words, zero=zero, **own)

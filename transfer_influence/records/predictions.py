@@ -145,8 +145,8 @@ def _numbered(labels, names):
 def _columns(n, labels, names, split):
     if labels is None and names is None: names = 'unlabelled', # which is what a column by class then says
     labels, names = _numbered(np.zeros(n, np.int64) if labels is None else np.asarray(labels), names)
-    need(labels.shape == (n,) and np.issubdtype(labels.dtype, np.integer),
-         f'labels must be {n} whole numbers or names, one for each image, not {labels.dtype} of {labels.shape}')
+    need(labels.shape == (n,), f'labels must be {n} whole numbers or names, one for each image, not {labels.size}')
+    need(np.issubdtype(labels.dtype, np.integer), f'labels must be whole numbers or names, not {labels.dtype}')
     need(labels.min() >= 0, 'labels must not be negative')
     names = tuple(map(str, names)) if names is not None else tuple(str(c) for c in range(labels.max() + 1))
     need(labels.max() < len(names), f'label {labels.max()} has no name among the {len(names)} target_class_names; '

@@ -155,9 +155,10 @@ def figures(f:TargetFindings, pictures=None) -> list: # of (title, what to see, 
 
 # %% ../../nbs/70_show/04_report.ipynb #229fae20
 def alpha_words(d:dict) -> str:
-    "What each model sees; older runs have neither groups nor replicates."
+    "What each model sees; older runs have neither groups nor repeats, or call them replicates."
     units = f"{len(d['groups'])} groups of classes" if d.get('groups') else 'classes'
-    twice = f", {d['replicates']} subsets used twice" if d.get('replicates') else ''
+    repeats = d.get('repeats') or d.get('replicates')
+    twice = f', {repeats} subsets used twice' if repeats else ''
     return f"{d['alpha']} of the {units} a model, design {d['design']}{twice}"
 
 def recipe_facts(r:dict) -> list: # of (name, value)
@@ -256,6 +257,8 @@ def report_arrays(p:Predictions, # such as `from_arrays` makes
 
 def write_page(page:str, out) -> str: # where it is
     "Write a page; it is complete or not there."
+    need(Path(out).suffix.lower() in ('.html', '.htm') and not Path(out).is_dir(),
+         f"a page's file must end in .html, not '{Path(out).name}'; such as {Path(out)/'report.html'}")
     part = Path(f'{out}.{os.getpid()}.part')
     part.write_text(page, encoding='utf-8'); part.replace(out)
     return str(out)
@@ -278,6 +281,8 @@ def make_report(run,           # a run folder; or the `Predictions` of arrays of
                ) -> str:       # where it is
     "Write the page of a run, or of arrays. Raises `InputError` if the folder is no run or has fewer than 2 models."
     matplotlib.use('Agg')
+    need(isinstance(run, (str, Path, Store, Predictions, InfluenceResult)), 'a page is made of a run folder, or of '
+         "Predictions: ti.make_report(ti.from_arrays(masks, outputs), 'page.html')")
     if isinstance(run, InfluenceResult):
         need(run.predictions, 'a table read from a file has no page; give the run, or ti.load_predictions(file)')
         run = run.predictions
