@@ -17,7 +17,7 @@ from ..basics.display import Shown
 from ..records.predictions import Predictions
 from .difference import spread_and_noise
 from .lookup import position
-from .result import InfluenceResult, _need_errors, kind_of_q
+from .result import InfluenceResult, _with_errors, kind_of_q
 from .reliability import class_outputs, is_orthogonal, jackknife, signal_to_noise
 
 # %% ../../nbs/50_influence/06_planning.ipynb #a43a7742
@@ -139,7 +139,7 @@ def expected_gain(result:InfluenceResult,
 def _checked_gain(result, worst, classes, column):
     "The column, the numbers of the classes."
     need(isinstance(result, InfluenceResult), f'expected_gain needs an influence result, not {type(result).__name__}')
-    _need_errors(result)
+    _with_errors(result)
     need(column is not None or len(result.columns) == 1, 'say which column, or take the mean: influence.mean()')
     need(result.zero != 'absent' or kind_of_q(result) == 'q',
          "classes are replaced by average ones: use an influence with zero='average'")

@@ -264,7 +264,7 @@ def describe(result:InfluenceResult) -> str:
 
 # %% ../../nbs/50_influence/03_result.ipynb #63d5806a
 def table_rows(result:InfluenceResult) -> list: # of dicts
-    "A row for each class and column: class, column, influence, standard error, 95 % interval, models, p-value, q-value."
+    "A row for each class and column: class, column, influence, standard error, 95 % interval, models, p and q."
     (lo, hi), tests = interval(result._estimate), _tests(result)
     def row(k, j):
         return dict(source_class=result.class_names[k], target=result.columns[j], influence=float(result.values[k, j]),
