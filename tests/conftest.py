@@ -11,6 +11,7 @@ def pytest_addoption(parser):
     parser.addoption('--nb-flags', default='', help='flagged notebook cells to run too, such as "slow cuda"')
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     "The tests of a file share its fixtures, so one process runs them all; notebooks share nothing and fill the gaps."
     for item in items:
