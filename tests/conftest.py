@@ -11,11 +11,15 @@ def pytest_addoption(parser):
     parser.addoption('--nb-flags', default='', help='flagged notebook cells to run too, such as "slow cuda"')
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
     "The tests of a file share its fixtures, so one process runs them all; notebooks share nothing and fill the gaps."
-    for item in items:
-        if item.path.stem != 'test_notebooks': item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    from xdist.scheduler import LoadScopeScheduling
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split('::')[0]
+            return nodeid if file.endswith('test_notebooks.py') else file
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope='session')
