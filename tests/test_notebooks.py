@@ -27,6 +27,7 @@ def environment():
 def test_notebook(notebook, request, monkeypatch, environment):
     flags = request.config.getoption('--nb-flags').split()
     if notebook.stem in LONG and 'slow' not in flags: pytest.skip('takes a minute: --nb-flags slow, as in .ci/run')
+    if notebook.stem not in LONG: flags = [f for f in flags if f != 'slow']
     monkeypatch.chdir(notebook.parent)
     ok, _ = run_nb(notebook, skip_flags=config.tst_flags.split(), basepath=config.config_path, force_flags=flags)
     assert ok, 'the traceback is in the captured stderr'

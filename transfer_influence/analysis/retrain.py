@@ -111,7 +111,7 @@ def retrain(run,              # a run folder
             name:str='curves', # of the child run
             own:OwnTraining=None, # for a run with training of its own
             quiet:bool=False,
-            at_once:int=4,    # on a GPU: models a worker trains side by side
+            at_once:int=0,    # models that a GPU trains as one program; 0: as many as fit
             **engine_options, # of `Fleet.run`: engine, workers, address, gpus, retries
            ) -> Retrained:
     "Train models on given subsets, unless they are there. Raises `InputError` for subsets of fewer than 2 classes."

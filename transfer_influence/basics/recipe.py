@@ -138,7 +138,7 @@ class TargetSpec:
 DESIGNS = ('exact', 'bernoulli', 'varied', 'balanced', 'antithetic', 'hadamard', 'foldover', 'complete', 'auto')
 UNITS = ('classes', 'examples')
 NETS = ('patch', 'strided_cnn', 'cnn', 'small_resnet', 'airbench', 'resnet18', 'resnet34', 'resnet50')
-LOOPS = ('resident', 'fastai')
+LOOPS = ('resident', 'batched', 'fastai')
 PRECISIONS = ('float32', 'bfloat16')
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class TrainSpec:
     small:int = 0                 # the first three quarters of the training at this size; 0: at the source's
     augment:str = 'none'          # none, flip, crop (shifts), flip-crop, resized (random resized crop with flip)
     precision:str = 'float32'     # of the arithmetic: float32, bfloat16 (weights stay float32)
-    loop:str = 'resident'         # resident: the quick loop; fastai: the reference loop
+    loop:str = 'resident'         # resident: the quick loop; batched: many models as one program; fastai: the reference
 
     def __post_init__(self):
         _check_sgd(self)

@@ -67,7 +67,7 @@ def end_session(fleet, report, command:str, shard=None, enough:bool=False) -> No
         sys.exit(1)
 
 # %% ../../nbs/80_cli/00_session.ipynb #ccf66d0a
-def run_fleet(recipe, out, command, at_once=4, until=None, **options):
+def run_fleet(recipe, out, command, at_once=0, until=None, **options):
     "Train what is missing of a run, then `finish`."
     from transfer_influence.basics.errors import need
     from transfer_influence.fleet.fleet import Fleet

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUICK_MODELS', 'demo_recipe', 'print_planted', 'demo_curves', 'ti_demo', 'expected_cost', 'changed_recipe',
-           'run_recipe', 'ti_run', 'ti_recipes', 'open_predictions', 'written', 'influence_json', 'ti_influence',
-           'ti_report', 'ti_status', 'with_children', 'verify_one', 'ti_verify', 'ti_compact']
+           'count_at_once', 'run_recipe', 'ti_run', 'ti_recipes', 'open_predictions', 'written', 'influence_json',
+           'ti_influence', 'ti_report', 'ti_status', 'with_children', 'verify_one', 'ti_verify', 'ti_compact']
 
 # %% ../../nbs/80_cli/01_train.ipynb #9f32ef0a
 import sys
@@ -95,11 +95,18 @@ def changed_recipe(recipe:str, models:int, skip_bad:bool, keep_weights:bool=Fals
     return r
 
 # %% ../../nbs/80_cli/01_train.ipynb #6417bc02
+def count_at_once(text) -> int: # 0: as many as fit
+    "What `--at-once` says. Raises `InputError` for what is no number."
+    from transfer_influence.basics.errors import need
+    auto, number = str(text) == 'auto', str(text).isdecimal() and int(text)
+    need(auto or number, f"--at-once must be auto or a number of models, not '{text}'")
+    return 0 if auto else number
+
 def run_recipe(o:dict) -> None:
     "What `ti-run` does, from its options."
     places = {k: o.pop(f'{k}_path') for k in ('source', 'target', 'test')} | dict(download=o.pop('download'))
     r = changed_recipe(*(o.pop(k) for k in ('recipe', 'models', 'skip_bad', 'keep_weights')), **places)
-    out, at_once, until = (o.pop(k) for k in ('out', 'at_once', 'until_reliability'))
+    out, at_once, until = (o.pop(k) for k in ('out', 'at_once', 'until_reliability')); at_once = count_at_once(at_once)
     if o.pop('dry_run'): print(expected_cost(r, out, o['workers'], o['gpus'], at_once))
     else: run_fleet(r, out, 'ti-run', at_once, until, **o)
 
@@ -116,7 +123,7 @@ def ti_run(recipe:str,          # a TOML file, or the name of a shipped recipe
            engine:str='local',  # local, ray, or here: in this process
            address:str=None,    # of the Ray cluster
            gpus:float=None,     # how many of this machine; with ray: for each worker, such as .25
-           at_once:int=4,       # on a GPU: models a worker trains side by side
+           at_once:str='auto',  # models that a GPU trains as one program; auto: as many as fit
            shard:str=None,      # k/K: only every K-th model, from the k-th (from 0): for job arrays
            retries:int=2,       # for a model whose worker died
            keep_weights:bool=False, # keep the trained weights, so that a target can be added later

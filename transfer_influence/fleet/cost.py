@@ -7,6 +7,7 @@ __all__ = ['TRIED', 'Cost', 'probe', 'seconds_of_all', 'time_images', 'estimate'
 
 # %% ../../nbs/45_fleet/07_cost.ipynb #ec197bc0
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,8 +27,8 @@ from .engine import run_tasks, slot_devices
 from .ray_engine import open_engine
 from .begin import begin_run
 from .progress import say_time
-from .worker import Task, work
-from .fleet import Fleet
+from .worker import block_of, work
+from .fleet import Fleet, task_of
 
 # %% ../../nbs/45_fleet/07_cost.ipynb #ba6ee2e6
 @dataclass(frozen=True)
@@ -49,8 +50,10 @@ class Cost:
         where = f'{self.workers} worker{"s" if self.workers > 1 else ""} on {self.device}'
         hours = self.models*self.seconds/3600
         kind = 'GPU-hours' if self.device == 'cuda' else 'core-hours'
+        ends = datetime.now() + timedelta(seconds=self.wall_seconds)
+        rate = f', {3600*self.workers/max(self.seconds, 1e-9):,.0f} models an hour, done {ends:%a %H:%M}'
         return (f'{self.models} models, about {self.seconds:.2g} s each: {say_time(self.wall_seconds)} with {where} '
-                f'({hours:.2g} {kind}), {self.megabytes:.0f} MB of disk, {self.memory:.0f} MB of memory a worker'
+                f'({hours:.2g} {kind}){rate*(self.device == "cuda")}, {self.megabytes:.0f} MB of disk, {self.memory:.0f} MB of memory a worker'
                 f'{self.how}')
 
 # %% ../../nbs/45_fleet/07_cost.ipynb #67c86c8f
@@ -88,16 +91,16 @@ def _two_rounds(pool, task, size):
 def probe(recipe:Recipe,
           out=None,          # the run folder, if some of its models are trained already
           workers:int=None, gpus:int=None,
-          at_once:int=4,     # on a GPU: models side by side
+          at_once:int=0,     # models of one program; 0: as many as fit
          ) -> Cost:
     "What a run will take, by training two models (on a GPU, two blocks of them) in each worker."
     missing, start = Fleet(recipe, out).missing() if out else range(recipe.run.models), time.time()
     module = 'transfer_influence.training.pipeline'
     with TemporaryDirectory() as d, open_engine('local', workers, None, gpus, 2, module) as pool:
-        size = at_once if pool.on_gpu else 1
+        task = task_of(recipe, Store(Path(d)/'probe'), at_once, recipe.run.keep_weights)
+        size = max(1, min(block_of(task, pool.on_gpu), recipe.run.models//(2*pool.workers)))
         _need_models(recipe, 2*size*pool.workers)
         store = begin_run(recipe, Path(d)/'probe')
-        task = Task(str(store.root), at_once=at_once, keep_weights=recipe.run.keep_weights)
         first, again = _two_rounds(pool, task, size)
         seconds = [s for block, _ in again for _, s, _ in block]
         failed = [why for block, _ in first + again for _, _, why in block if why]

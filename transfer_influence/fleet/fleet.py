@@ -34,7 +34,7 @@ from .ray_engine import open_engine
 from .begin import begin_run, check_same, target_columns, target_head
 from .progress import Progress
 from .child_runs import images_of
-from .worker import Task, forget, work
+from .worker import Task, block_of, forget, work
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #bd20f862
 @dataclass
@@ -54,7 +54,7 @@ class Fleet:
     "Train the models of a recipe in a run folder, and read what is there."
     def __init__(self, recipe, # a `Recipe`, or an `OwnTraining`
                  out,          # the run folder, or its address in an object store
-                 at_once:int=4): # on a GPU: models that a worker trains side by side
+                 at_once:int=0): # models that a worker trains as one program; 0: as many as fit on its GPU
         self.recipe, self.out, self.at_once = recipe, out if is_remote(out) else Path(out), at_once
 
     def __repr__(self):
@@ -89,7 +89,7 @@ def open_fleet(out) -> Fleet:
     return Fleet(replace(recipe, run=replace(recipe.run, models=max(m, 2))), out)
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #9f9a18bd
-def task_of(recipe, store:Store, at_once:int=4, keep_weights:bool=False, session:str='') -> Task:
+def task_of(recipe, store:Store, at_once:int=0, keep_weights:bool=False, session:str='') -> Task:
     "What the workers must know to train by a recipe, or by an `OwnTraining`."
     own = None
     if isinstance(recipe, OwnTraining):
@@ -97,7 +97,8 @@ def task_of(recipe, store:Store, at_once:int=4, keep_weights:bool=False, session
         kept = images_of(store).exists('images/source.npz') # then workers read the images from the run
         own = cloudpickle.dumps(replace(recipe, source=None) if kept else recipe)
     root = store.root if is_remote(store.root) else str(store.root.absolute())
-    return Task(root, session, at_once, keep_weights, own)
+    loop = '' if own or recipe.training.small else recipe.training.loop
+    return Task(root, session, at_once, keep_weights, own, loop=loop)
 
 def _task(fleet, store, session):
     return task_of(fleet.recipe, store, fleet.at_once, fleet.recipe.run.keep_weights, session)
@@ -112,11 +113,13 @@ def _results(block, result, error):
     return [(i, 0., _line_of(error)) for i in block] if error else result
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #cb2259ab
+def _block(task, pool, todo): return max(1, min(block_of(task, pool.on_gpu), -(-len(todo)//pool.workers)))
+
 def train_all(store:Store, pool, task:Task, todo:list, progress:Progress, stop=None,
              ) -> tuple: # {model: error}, how many were trained
     "Give all of `todo` to the workers of an engine, record failures, show progress."
     if pool.name == 'here': forget() # what this process knows of a folder may be another run's by now
-    failed, trained, again, block = {}, 0, [], task.at_once if pool.on_gpu else 1
+    failed, trained, again, block = {}, 0, [], _block(task, pool, todo)
     for size, models in ((block, todo), (1, again)): # `again` fills while the first is done
         for items, result, error in run_tasks(pool, partial(work, task), _blocks(models, size)):
             if error and len(items) > 1 and not isinstance(error, UserError): again += items; continue
@@ -134,10 +137,13 @@ def _record_failure(store, i, line, task):
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #9f62858f
 def versions() -> dict:
-    "Versions of what decides the numbers."
-    from importlib.metadata import version
-    packages = ('transfer_influence', 'torch', 'fastai', 'numpy')
-    return {p: version(p) for p in packages} | dict(python=platform.python_version())
+    "Versions of what decides the numbers; a folder of sources that nobody installed has none."
+    from importlib.metadata import PackageNotFoundError, version
+    def of(package):
+        try: return version(package)
+        except PackageNotFoundError: return 'not installed'
+    found = {p: of(p) for p in ('transfer_influence', 'torch', 'fastai', 'numpy')}
+    return found | dict(python=platform.python_version())
 
 def record_session(store:Store, pool, todo:int) -> dict:
     "Write down who begins to work, on what."
@@ -175,10 +181,11 @@ def run(self:Fleet,
 # %% ../../nbs/45_fleet/06_fleet.ipynb #95b0c9ad
 def _session(fleet, store, pool, todo, stop, quiet):
     record = record_session(store, pool, len(todo))
-    progress = Progress(len(todo), pool.workers*(fleet.at_once if pool.on_gpu else 1), quiet)
+    task = _task(fleet, store, record['id'])
+    progress = Progress(len(todo), pool.workers*_block(task, pool, todo), quiet)
     progress.tell(f'{len(todo)} models to train with {pool.workers} workers ({pool.name}); the outputs take '
                   f'{disk_megabytes(store):.0f} MB of disk')
-    failed, trained = train_all(store, pool, _task(fleet, store, record['id']), todo, progress, stop)
+    failed, trained = train_all(store, pool, task, todo, progress, stop)
     ended = dict(record, ended=time.time(), trained=trained, failed=len(failed))
     store.put(f"runs/{record['id']}.json", ended, create=False)
     return failed, trained
@@ -251,5 +258,4 @@ def train_todo(store:Store, task:Task, todo:list, quiet:bool,
     "A session on a part of a run, or on a child run."
     with open_engine(module='transfer_influence.training.pipeline', **options) as pool:
         task = replace(task, session=record_session(store, pool, len(todo))['id'])
-        at_once = task.at_once if pool.on_gpu else 1
-        return train_all(store, pool, task, todo, Progress(len(todo), pool.workers*at_once, quiet))
+        return train_all(store, pool, task, todo, Progress(len(todo), pool.workers*_block(task, pool, todo), quiet))

@@ -103,12 +103,18 @@ def net_inputs(net:str,           # the net's name
                device='cpu',
                normalise:str='none', # see `to_inputs`
                resized:bool=False, # some steps want another size
+               precision:str=None, # on a GPU: of inputs that are made once and kept; empty: made when asked for
               ): # a tensor, or `Pixels`
     "The inputs of a net: floats where they are few and stay as they are, else bytes."
     device, plain = torch.device(device), augment == 'none' and not resized
     if device.type == 'cpu' and plain and images.size*4 < LARGEST_FLOAT: return prepare(net, images, normalise)
     pixels, how = torch.from_numpy(images), (net, augment == 'resized' or resized, normalise)
-    return Pixels(pixels.to(device), *how) if _fits(images, device) else Streamed(pixels, *how, device)
+    if not _fits(images, device): return Streamed(pixels, *how, device)
+    x = Pixels(pixels.to(device), *how)
+    small = device.type == 'cuda' and 4*images.nbytes < .2*torch.cuda.mem_get_info(device)[0]
+    return _made_once(x, getattr(torch, precision)) if precision and plain and small else x
+
+def _made_once(x, dtype): return torch.cat([p.to(dtype) for p in x.split(4096)])
 
 # %% ../../nbs/30_training/01_inputs.ipynb #9c3ea71f
 def _still(n, device): return torch.tensor([0., 0., 1., 1.], device=device).expand(n, 4)

@@ -8,6 +8,7 @@ __all__ = ['MEANS', 'Net', 'patch_grid', 'cut_patches', 'PatchBody', 'strided_bo
 
 # %% ../../nbs/30_training/00_nets.ipynb #6ce9a3d0
 from contextlib import contextmanager
+from threading import RLock
 
 import numpy as np
 import torch
@@ -133,10 +134,12 @@ def resnet_body(name, channels):
 # %% ../../nbs/30_training/00_nets.ipynb #c021313e
 _BODIES = dict(strided_cnn=strided_body, cnn=cnn_body, small_resnet=small_resnet_body, airbench=airbench_body)
 
+_GENERATOR = RLock() # torch has one generator for all threads
+
 @contextmanager
 def seeded(seed:int):
-    "Inside, torch's generator starts from `seed`; afterwards it goes on as if nothing had been."
-    with torch.random.fork_rng(devices=[]):
+    "Inside, torch's generator starts from `seed`; afterwards it goes on as if nothing had been. One thread at a time."
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 

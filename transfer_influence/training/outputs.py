@@ -13,15 +13,15 @@ from ..basics.errors import need
 from ..basics.recipe import OUTPUTS
 
 # %% ../../nbs/30_training/02_outputs.ipynb #0d7b2bfa
-def record_outputs(logits:torch.Tensor, # (n, classes) scores
+def record_outputs(logits:torch.Tensor, # (…, n, classes) scores; of many models, a row for each of them
                    labels:torch.Tensor, # (n,) correct classes
-                  ) -> np.ndarray:      # (5, n) float32, in the order of `OUTPUTS`
+                  ) -> np.ndarray:      # (…, 5, n) float32, in the order of `OUTPUTS`
     "Probability, logit and margin of the correct class; right or wrong; the predicted class."
-    need(logits.shape[1] >= 2, 'a target needs at least 2 classes')
-    z, y = logits.double(), labels[:, None]
-    logit = z.gather(1, y)[:, 0]
-    other = z.scatter(1, y, -torch.inf).max(1).values
-    probability = (logit - z.logsumexp(1)).exp()
-    predicted = z.argmax(1)
+    need(logits.shape[-1] >= 2, 'a target needs at least 2 classes')
+    z, y = logits.double(), labels.expand(logits.shape[:-1])[..., None]
+    logit = z.gather(-1, y)[..., 0]
+    other = z.scatter(-1, y, -torch.inf).amax(-1)
+    probability = (logit - z.logsumexp(-1)).exp()
+    predicted = z.argmax(-1)
     rows = [probability, logit, logit - other, predicted == labels, predicted]
-    return torch.stack([r.double() for r in rows]).float().cpu().numpy()
+    return torch.stack([r.double() for r in rows], -2).float().cpu().numpy()
