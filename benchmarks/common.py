@@ -3,7 +3,6 @@ import os
 for _v in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'): os.environ[_v] = '1' # before numpy and torch
 from datetime import date
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 import multiprocessing
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from transfer_influence.fleet.fleet import versions
 from transfer_influence.images.image_set import glyphs
 from transfer_influence.training.nets import build_net, prepare
 from transfer_influence.training.schedule import TrainingPlan, triangular_learning_rates
@@ -74,10 +74,9 @@ def cores() -> int:
 
 def machine() -> dict:
     "What the numbers depend on."
-    libraries = {p: version(p) for p in ('torch', 'fastai', 'numpy', 'pillow')}
     return dict(cpu=cpu_name(), cores=cores(), instructions=torch.backends.cpu.get_cpu_capability(),
                 system=platform.system(), date=date.today().isoformat(),
-                versions=dict(python=platform.python_version(), **libraries))
+                versions={k: v for k, v in versions().items() if k != 'transfer_influence'})
 
 def check(what:str, value:float, bar:float, at_least:bool=True) -> dict:
     "A measured value beside its pass line."

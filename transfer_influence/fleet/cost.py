@@ -49,11 +49,11 @@ class Cost:
     def __str__(self):
         where = f'{self.workers} worker{"s" if self.workers > 1 else ""} on {self.device}'
         hours = self.models*self.seconds/3600
-        kind = 'GPU-hours' if self.device == 'cuda' else 'core-hours'
+        on_gpu = self.device == 'cuda'; kind = 'GPU-hours' if on_gpu else 'core-hours'
         ends = datetime.now() + timedelta(seconds=self.wall_seconds)
-        rate = f', {3600*self.workers/max(self.seconds, 1e-9):,.0f} models an hour, done {ends:%a %H:%M}'
+        rate = on_gpu*f', {3600*self.workers/max(self.seconds, 1e-9):,.0f} models an hour, done {ends:%a %H:%M}'
         return (f'{self.models} models, about {self.seconds:.2g} s each: {say_time(self.wall_seconds)} with {where} '
-                f'({hours:.2g} {kind}){rate*(self.device == "cuda")}, {self.megabytes:.0f} MB of disk, {self.memory:.0f} MB of memory a worker'
+                f'({hours:.2g} {kind}){rate}, {self.megabytes:.0f} MB of disk, {self.memory:.0f} MB of memory a worker'
                 f'{self.how}')
 
 # %% ../../nbs/45_fleet/07_cost.ipynb #67c86c8f
