@@ -141,15 +141,16 @@ def batched_rate(bench, size:int) -> dict:
 
 def whole(recipe, folder:Path, name:str, loop:str) -> dict:
     "`ti-run` from nothing to its page, and models per hour between the first commit and the last."
-    out, file = folder/f'run-{name}-{loop}', folder/f'{name}-{loop}.toml'
+    out, file, command = (folder/f'{name}-{loop}{end}' for end in ('', '.toml', '.py'))
     file.write_text(to_toml(recipe), 'utf-8')
-    code = 'from transfer_influence.cli.train import ti_run; ti_run()'
-    if loop == 'together': # yesterday's way, for the ratio; in this very process, so that the change is seen
-        code = f'import transfer_influence.training.pipeline as p; p.pick_loop = lambda *a: "together"; {code}'
-    engine = ['--engine', 'here'] if loop == 'together' else []
+    code, engine = 'from transfer_influence.cli.train import ti_run\nti_run()\n', []
+    if loop == 'together': # the former way, for the ratio; in this very process, so that the change is seen
+        code = f'import transfer_influence.training.pipeline as p\np.pick_loop = lambda *a: "together"\n{code}'
+        engine = ['--engine', 'here']
+    command.write_text(f'if __name__ == "__main__":\n    ' + code.strip().replace('\n', '\n    ') + '\n', 'utf-8')
     t = time.time()
-    done = subprocess.run([sys.executable, '-c', code, str(file), '--out', str(out), '--quiet', *engine], capture_output=True,
-                          text=True, timeout=max(30, left()))
+    done = subprocess.run([sys.executable, command, file, '--out', out, '--quiet', *engine], capture_output=True, text=True,
+                          timeout=max(30, left()))
     end = time.time()
     if done.returncode: return dict(error=done.stderr.strip().splitlines()[-1:])
     times = sorted(f.stat().st_mtime for f in (out/'commits').glob('*'))
