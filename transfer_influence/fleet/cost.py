@@ -42,12 +42,14 @@ class Cost:
     memory:float        # megabytes, the largest worker
     device:str
     how:str = ''        # where it is not measured on whole models: how it was estimated
+    at_once:int = 1     # models that train as one program
 
     @property
     def wall_seconds(self): return self.start_seconds + self.models*self.seconds/self.workers
 
     def __str__(self):
         where = f'{self.workers} worker{"s" if self.workers > 1 else ""} on {self.device}'
+        where += f', {self.at_once} models at once' if self.at_once > 1 else ''
         hours = self.models*self.seconds/3600
         on_gpu = self.device == 'cuda'; kind = 'GPU-hours' if on_gpu else 'core-hours'
         ends = datetime.now() + timedelta(seconds=self.wall_seconds)
@@ -106,9 +108,10 @@ def probe(recipe:Recipe,
         failed = [why for block, _ in first + again for _, _, why in block if why]
         need(not failed, f'a model of the probe failed: {failed[0] if failed else ""}')
         disk = _disk(store, recipe.run.models, len(store.paths('commits')))
+        together = read_commit(store, committed(store)[0]).get('at_once', 1)
     started = max(0., time.time() - start - 2*sum(seconds)/pool.workers)
     return Cost(len(missing), pool.workers, sum(seconds)/len(seconds), started, disk, max(m for _, m in first + again),
-                'cuda' if pool.on_gpu else 'cpu')
+                'cuda' if pool.on_gpu else 'cpu', at_once=together)
 
 # %% ../../nbs/45_fleet/07_cost.ipynb #8fd1d3fe
 def seconds_of_all(store:Store) -> float:

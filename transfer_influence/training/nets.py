@@ -8,6 +8,7 @@ __all__ = ['MEANS', 'Net', 'patch_grid', 'cut_patches', 'PatchBody', 'strided_bo
 
 # %% ../../nbs/30_training/00_nets.ipynb #6ce9a3d0
 from contextlib import contextmanager
+from functools import lru_cache
 from threading import RLock
 
 import numpy as np
@@ -164,9 +165,11 @@ MEANS = dict(imagenet=((.485, .456, .406), (.229, .224, .225)), # mean and stand
              cifar10=((.4914, .4822, .4465), (.247, .2435, .2616)), cifar100=((.5071, .4865, .4409),
                                                                               (.2673, .2564, .2762)))
 
-def _channels(normalise, n):
-    "The means and deviations of `n` channels; grey has their averages."
-    return MEANS[normalise] if n == 3 else [(sum(t)/3,) for t in MEANS[normalise]]
+@lru_cache
+def _mean_std(normalise, n, device):
+    "Means and deviations of `n` channels, grey has their averages; made once, as a step that a GPU records may not."
+    both = MEANS[normalise] if n == 3 else [(sum(t)/3,) for t in MEANS[normalise]]
+    return tuple(torch.tensor(t, device=device)[:, None, None] for t in both)
 
 # %% ../../nbs/30_training/00_nets.ipynb #b90fab27
 def to_inputs(name:str,           # the net's name
@@ -176,7 +179,7 @@ def to_inputs(name:str,           # the net's name
     "What a net reads."
     x = pixels.permute(0, 3, 1, 2).float().div_(255) # channels stay last in memory
     if normalise != 'none':
-        mean, std = (torch.tensor(t, device=x.device)[:, None, None] for t in _channels(normalise, x.shape[1]))
+        mean, std = _mean_std(normalise, x.shape[1], x.device)
         x = x.sub_(mean).div_(std)
     return cut_patches(x) if name == 'patch' else x.contiguous(memory_format=torch.channels_last)
 

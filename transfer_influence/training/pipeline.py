@@ -154,12 +154,12 @@ def _on_source(bench, net):
     "What the source head says of every source image: those that the model did not see are a fair test of their labels."
     return record_outputs(in_pieces(net.eval(), bench.x, bench.recipe.training.precision), bench.y)
 
-def _trained(bench, i, seed, net, loss, record):
+def _trained(bench, i, seed, net, loss, record, **more):
     "A model that is trained; `record()` gives what it says."
     try: _check_loss(loss, i, bench.recipe.training); rows = _check_rows(record(), i)
     except FloatingPointError as e: return Trained(i, error=e)
     facts = dict(loss=loss, loop=bench.loop, device=str(bench.device),
-                 init_seed=int_seed(bench.recipe.run.seed, seed, 'init'))
+                 init_seed=int_seed(bench.recipe.run.seed, seed, 'init'), **more)
     return Trained(i, net, rows, facts | {f'correct_{t}': int(r[3].sum()) for t, r in rows.items()})
 
 def _finish(bench, net, loss, i, seed):
@@ -199,7 +199,7 @@ def _as_one_program(bench, seeds, keep, group):
         rows['source'] = stack_outputs(nets[0], stack.state, bench.x, bench.y, precision)
     for g, net in enumerate(nets if keep else ()): net.load_state_dict({k: t[g] for k, t in stack.state.items()})
     return [_trained(bench, i, seeds.get(i, i), nets[g] if keep else None, losses[g],
-                     lambda g=g: {t: r[g] for t, r in rows.items()}) for g, i in enumerate(models)]
+                     lambda g=g: {t: r[g] for t, r in rows.items()}, at_once=stack.size) for g, i in enumerate(models)]
 
 def _by_kind(group):
     kinds = {}
