@@ -280,7 +280,8 @@ def prune_classes(run,
                   target:str=None, # empty: the first
                   output:str=None, method:str='dim',
                  ) -> list:        # class names, in the order of the source
-    "Which source classes to keep. Raises `InputError` where k is not given and there is no curve to choose it by."
+    """The source without its `k` most negative classes. Raises `InputError` where k is not given and there is no curve
+    to choose it by."""
     store, head = class_run(run); target, _ = find_target(run_header(store), target)
     if k is None:
         target = base_target(run, target); curve = load_curves(run).get(target)
