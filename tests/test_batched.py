@@ -23,9 +23,9 @@ MODELS = 30
 
 @pytest.fixture(scope='module')
 def recipe():
-    r = ti.Recipe(source=ti.SourceSpec(classes=tuple('OZSTBGAE'), size=10), targets=(ti.TargetSpec('digits', epochs=3),),
-                  design=ti.DesignSpec(alpha=.5), training=ti.TrainSpec(width=8, epochs=8), run=ti.RunSpec(models=MODELS))
-    return replace(r, training=replace(r.training, loop='batched'))
+    return ti.Recipe(source=ti.SourceSpec(classes=tuple('OZSTBGAE'), size=10), design=ti.DesignSpec(alpha=.5),
+                     targets=(ti.TargetSpec('digits', epochs=3),), run=ti.RunSpec(models=MODELS),
+                     training=ti.TrainSpec(width=8, epochs=8, loop='batched'))
 
 
 def start(folder, recipe, *args):
@@ -61,8 +61,8 @@ def test_killed_in_mid_group(recipe, undisturbed, tmp_path):
 
 def test_like_one_at_a_time(recipe, undisturbed, tmp_path):
     "Outputs of the same models by the loop that trains one after the other."
-    alone = ti.Fleet(replace(recipe, training=replace(recipe.training, loop='resident'), run=ti.RunSpec(models=4)), tmp_path/'run')
-    alone.run(engine='here', quiet=True)
+    one = replace(recipe, training=replace(recipe.training, loop='resident'), run=ti.RunSpec(models=4))
+    alone = ti.Fleet(one, tmp_path/'run'); alone.run(engine='here', quiet=True)
     a, b = alone.predictions(), ti.open_fleet(undisturbed).predictions()
     assert (a.masks == b.masks[:4]).all()
     for name in ('probability', 'margin'): np.testing.assert_allclose(a.outputs[name], b.outputs[name][:4], atol=5e-3)
@@ -83,7 +83,7 @@ def test_child_runs_and_kept_weights(recipe, tmp_path):
 def test_blocks():
     "What a worker is given at a time: groups where they train as one program, else single models."
     assert block_of(Task('run', loop='batched'), on_gpu=False) == 4
-    assert block_of(Task('run', loop='resident'), on_gpu=False) == block_of(Task('run', loop='fastai'), on_gpu=False) == 1
+    for loop in ('resident', 'fastai'): assert block_of(Task('run', loop=loop), on_gpu=False) == 1
     assert block_of(Task('run', loop='resident'), on_gpu=True) == 128
     assert block_of(Task('run', loop='resident', at_once=8), on_gpu=True) == 16
     assert block_of(Task('run', loop='fastai'), on_gpu=True) == 4

@@ -64,7 +64,7 @@ class InfluenceResult(Lookup, Shown):
 def _with_errors(result):
     why = ABOUT_ERRORS.get(result.method, 'no standard errors')
     need(result.has_errors, f"the method '{result.method}' has {why}; use method='dim' or 'ridge'")
-    return Estimate(result.values, result.stderr, result.dof)
+    return result._estimate
 
 @patch(as_prop=True)
 def qvalues(self:InfluenceResult) -> np.ndarray:

@@ -19,7 +19,7 @@ from .batched_loop import Batched, template
 from .transfer import TargetData, fit_logreg, head_weights, new_head
 
 # %% ../../nbs/30_training/08_batched_transfer.ipynb #150dfc01
-PIECE = 256 # images at a time
+PIECE = 256 # images at a time, as in `recalibrate`, whose averages are over such batches
 
 def part_of(state:dict, prefix:str) -> dict:
     "The tensors of a part of a net, such as `body.`, by their names within it."
@@ -28,8 +28,10 @@ def part_of(state:dict, prefix:str) -> dict:
 def through_stack(bare, state:dict, x, precision:str='float32'):
     "What a template makes of each piece of `x` with the weights of each model: (G, images, …), in float32."
     many, size = vmap(lambda tensors, piece: functional_call(bare, tensors, (piece,))), len(next(iter(state.values())))
-    with torch.no_grad(), arithmetic(x.device, precision):
-        for piece in x.split(PIECE): yield many(state, piece.expand(size, *piece.shape)).float()
+    for piece in x.split(PIECE):
+        with torch.no_grad(), arithmetic(x.device, precision): # not around `yield`: it would reach into the caller
+            found = many(state, piece.expand(size, *piece.shape)).float()
+        yield found
 
 # %% ../../nbs/30_training/08_batched_transfer.ipynb #ebd33313
 def recalibrate_stack(bare, state:dict, x, precision:str='float32') -> dict: # the same tensors
@@ -37,7 +39,7 @@ def recalibrate_stack(bare, state:dict, x, precision:str='float32') -> dict: # t
     norms = [m for m in bare.modules() if isinstance(m, _BatchNorm)]
     if not norms: return state
     before, many = [m.momentum for m in norms], through_stack(bare.train(), state, x, precision)
-    for k, piece in enumerate(x.split(PIECE)):
+    for k in range(-(-len(x)//PIECE)):
         for m in norms: m.momentum = 1/(k + 1)
         next(many)
     for m, momentum in zip(norms, before): m.momentum = momentum
