@@ -6,10 +6,12 @@ from b7_gpu import pictures
 from run import print_rows
 
 from argparse import ArgumentParser
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -20,18 +22,21 @@ from transfer_influence.fleet.fleet import versions
 from transfer_influence.images.folders import load_images
 from transfer_influence.basics.recipe import OUTPUTS, to_toml
 from transfer_influence.training.batched_loop import Batched, stacked
+from transfer_influence.training.batched_transfer import stack_features, transfer_stack
+from transfer_influence.training.outputs import record_outputs
 from transfer_influence.training.pipeline import load_workbench, new_model, train_models
+from transfer_influence.records.store import Store, write_model
 from transfer_influence.training.fastai_loop import fit_fastai
 
 GPU = torch.cuda.is_available()
 DEVICE, PRECISION = ('cuda', 'bfloat16') if GPU else ('cpu', 'float32')
-LIMIT = 340 if GPU else 600 # seconds of the whole; what does not fit is left out, and named
+LIMIT = 340 if GPU else 600 # seconds of the whole (`--seconds`); what does not fit is left out, and named
 NETS = dict(patch=dict(width=48, batch_size=128, lr=.2), strided_cnn=dict(width=24, batch_size=128, lr=.1),
             small_resnet=dict(width=16, batch_size=128, lr=.1),
             airbench=dict(width=64, batch_size=1000, lr=.05, augment='flip-crop'))
 STEPS, ALPHA, CLASSES, EACH = (312, .1, 200, 250) if GPU else (4, .5, 8, 12)
 WHOLE = dict(patch=3000, strided_cnn=600, small_resnet=400) if GPU else dict(patch=8) # models of the whole commands
-START = time.time()
+START, SHARE = time.time(), 1. # `--share` of the models of the whole commands
 
 def left() -> float: return LIMIT - (time.time() - START)
 
@@ -59,15 +64,15 @@ def best_rates() -> dict: # FLOP/s and bytes/s
     c = torch.empty_like(b)
     return dict(flops=2*n**3/seconds(lambda: a@a), bytes=2*b.numel()/seconds(lambda: c.copy_(b)))
 
-def seconds(f, repeats=5) -> float:
+def seconds(f, repeats=5, unmeasured=1) -> float:
     "The least of several, the first not counted."
     times = []
-    for _ in range(repeats + 1):
+    for _ in range(repeats + unmeasured):
         if GPU: torch.cuda.synchronize()
         t = time.perf_counter(); f()
         if GPU: torch.cuda.synchronize()
         times.append(time.perf_counter() - t)
-    return min(times[1:])
+    return min(times[unmeasured:])
 
 
 # the cells that need a GPU
@@ -82,10 +87,6 @@ def run_cells(path:Path) -> str:
         try: exec(compile(s, path.name, 'exec'), names)
         except Exception: return traceback.format_exc(limit=-1).strip().splitlines()[-1]
     return ''
-
-def cuda_cells(root:Path) -> dict: # {notebook: '' or what went wrong}
-    files = sorted(f for f in (root/'nbs').rglob('*.ipynb') if '"#| cuda' in f.read_text('utf-8'))
-    return {f.stem: run_cells(f) if left() > 200 or not GPU else 'no time left' for f in files}
 
 
 # the task: source, target, recipe
@@ -124,8 +125,8 @@ def source_rates(recipe, size:int) -> dict:
     nets, plans = drawn(bench, 1)
     net = nets[0].to(DEVICE)
     found['fastai'] = 3600/seconds(lambda: fit_fastai(net, bench.x, bench.y, plans[0]), 1)
-    nets, plans = drawn(bench, 4); bench.together.fit(nets, plans)
-    found['side by side, 4'] = 4*3600/seconds(lambda: bench.together.fit(nets, plans), 2)
+    nets, plans = drawn(bench, 4)
+    found['side by side, 4'] = 4*3600/seconds(lambda: bench.together.fit(nets, plans), 1)
     found |= batched_rate(load_workbench(recipe, device=DEVICE, loop='batched'), size)
     x, y = bench.x[torch.arange(32, device=DEVICE) % len(bench.labels)].float(), bench.y[:32]
     return found | dict(flop_per_step=flop_count(nets[0].to(DEVICE), x, y)/32*plans[0].rows.shape[1])
@@ -134,15 +135,33 @@ def batched_rate(bench, size:int) -> dict:
     if GPU: torch.cuda.empty_cache(); torch.cuda.reset_peak_memory_stats()
     nets, plans = drawn(bench, size); state, b = stacked(nets, DEVICE), Batched(bench.x, bench.y, size)
     t = time.perf_counter(); stack = b.fit(nets[0], state, plans); first = time.perf_counter() - t
-    once = seconds(lambda: b.fit(nets[0], state, plans), 3 if left() > 60 else 1)
+    times = sorted(seconds(lambda: b.fit(nets[0], state, plans), 1, 0) for _ in range(3 if first < 30 else 1))
     memory, weights = torch.cuda.max_memory_allocated()/1e9 if GPU else 0., stack.flat.numel()*4/size # bytes a model
+    once = times[len(times)//2]
     return {f'batched, {size}': size*3600/once, 'seconds until the first group': first, 'GB': memory, 'models': size,
-            'seconds_per_model_step': once/len(plans[0])/size, 'sgd_bytes': 9*weights} # moved by a step of SGD
+            'seconds_per_model_step': once/len(plans[0])/size, 'sgd_bytes': 9*weights, # moved by a step of SGD
+            'milliseconds_per_model': {'train': 1000*once/size} | stages(bench, nets, plans, stack)}
+
+def stages(bench, nets, plans, stack) -> dict: # {stage: ms a model}
+    "What else a group of models goes through; in a run, drawing and writing are done beside."
+    (name, data), = bench.targets.items(); size = len(nets)
+    def ms(f, unmeasured=0): return 1000*seconds(f, 1, unmeasured)/size
+    found = {'draw': ms(lambda: drawn(bench, size)), 'stack': ms(lambda: stacked(nets, DEVICE)),
+             'load': ms(lambda: stack.load(stack.state, list(plans))),
+             'features': ms(lambda: stack_features(nets[0], stack.state, data), 1)}
+    scores = transfer_stack(nets[0], stack.state, data, None, size) # records the head's steps
+    found['head'] = ms(lambda: transfer_stack(nets[0], stack.state, data, None, size)) - found['features']
+    found['outputs'] = ms(lambda: record_outputs(scores, data.y_eval), 1)
+    rows = record_outputs(scores, data.y_eval)
+    with TemporaryDirectory() as folder:
+        store = Store(folder)
+        found['write'] = ms(lambda: [write_model(store, i, {name: r}, {}) for i, r in enumerate(rows)])
+    return found
 
 
 # whole commands
 
-def whole(recipe, folder:Path, name:str, loop:str) -> dict:
+def whole(recipe, folder:Path, name:str, loop:str, seconds:float=100) -> dict:
     "`ti-run` from nothing to its page, and models per hour between the first commit and the last."
     out, file, command = (folder/f'{name}-{loop}{end}' for end in ('', '.toml', '.py'))
     file.write_text(to_toml(recipe), 'utf-8')
@@ -151,14 +170,21 @@ def whole(recipe, folder:Path, name:str, loop:str) -> dict:
         code = f'import transfer_influence.training.pipeline as p\np.pick_loop = lambda *a: "together"\n{code}'
         engine = ['--engine', 'here']
     command.write_text(f'if __name__ == "__main__":\n    ' + code.strip().replace('\n', '\n    ') + '\n', 'utf-8')
-    t = time.time()
-    done = subprocess.run([sys.executable, command, file, '--out', out, '--quiet', *engine], capture_output=True,
-                          text=True, timeout=max(30, left()))
+    t, error = time.time(), ''
+    if name == 'patch' and loop == 'batched': place = dict(TORCHINDUCTOR_CACHE_DIR=str(folder/'compiled')) # from nothing
+    else: place = {}
+    try:
+        done = subprocess.run([sys.executable, command, file, '--out', out, '--quiet', *engine], capture_output=True,
+                              text=True, timeout=max(30, min(seconds, left())),
+                              env=os.environ | place)
+        if done.returncode: error = done.stderr
+    except subprocess.TimeoutExpired as e: error = f'stopped after {e.timeout:.0f} s'
     end = time.time()
-    if done.returncode: return dict(error=done.stderr.strip().splitlines()[-1:])
+    if error: print(f'{name}: {error[-3000:]}', file=sys.stderr)
     times = sorted(f.stat().st_mtime for f in (out/'commits').glob('*'))
-    return dict(models=recipe.run.models, seconds=end - t, until_first=times[0] - t, until_last=times[-1] - t,
-                models_per_hour=3600*(len(times) - 1)/max(times[-1] - times[0], 1e-9))
+    if len(times) < 2: return dict(error=error.strip().splitlines()[-1:])
+    return dict(models=len(times), seconds=end - t, until_first=times[0] - t, until_last=times[-1] - t,
+                models_per_hour=3600*(len(times) - 1)/max(times[-1] - times[0], 1e-9), ended=not error)
 
 
 # equality
@@ -187,25 +213,59 @@ def tried(what:str, f, *args):
     if left() < 20: return dict(error='no time left')
     t = time.time()
     try: found = f(*args)
-    except Exception as e: found = dict(error=traceback.format_exc(limit=-2).strip().splitlines()[-3:])
+    except Exception:
+        traceback.print_exc()
+        found = dict(error=traceback.format_exc(limit=-2).strip().splitlines()[-3:])
     print(f'{what}: {time.time() - t:.0f} s, {left():.0f} s left', file=sys.stderr, flush=True)
     return found
 
-def measure(root:Path, data:Path, folder:Path) -> dict:
-    "All of it, the most wanted first."
+SIZES = dict(patch=64, strided_cnn=32, small_resnet=32, airbench=8) if GPU else dict.fromkeys(NETS, 2) # models of a stack
+
+def compiled(net:str, folder:Path):
+    "Let torch compile what `source_rates` will need; its results lie in torch's own folder."
+    bench = load_workbench(recipe_of(net, 2, folder), device=DEVICE, loop='batched')
+    nets, plans = drawn(bench, SIZES[net]); state = stacked(nets, DEVICE)
+    stack = Batched(bench.x, bench.y, SIZES[net]).fit(nets[0], state, [replace(p, rows=p.rows[:3],
+                    learning_rates=p.learning_rates[:3], crop_boxes=None if p.crop_boxes is None else p.crop_boxes[:3])
+                    for p in plans])
+    stack_features(nets[0], stack.state, *bench.targets.values())
+
+def parts_of(root:Path) -> dict: # {name: function of the folder with the images}
+    "What is not timed: cells, equality, compiling."
+    files = sorted(f for f in (root/'nbs').rglob('*.ipynb') if '"#| cuda' in f.read_text('utf-8'))
+    return {f'cells of {f.stem}': lambda _, f=f: run_cells(f) for f in files} | {
+        f'compile {net}': lambda folder, net=net: compiled(net, folder) for net in NETS if GPU} | {
+        'equality': lambda _: equality(500 if GPU else 30)}
+
+def all_beside(root:Path, folder:Path) -> dict: # {part: what it found}
+    "Each of the parts in a process of its own: on a GPU all at once, else one after the other."
+    def start(part): return subprocess.Popen([sys.executable, __file__, '--part', part, '--data', folder],
+                                             stdout=(folder/f'{part}.json').open('w'))
+    running, found = {}, {}
+    for part in parts_of(root):
+        running[part] = start(part)
+        if not GPU: running[part].wait()
+    for part, process in running.items():
+        try: process.wait(max(20, left() - 230 if GPU else left()))
+        except subprocess.TimeoutExpired: process.kill(); found[part] = dict(error='no time left')
+        else: found[part] = json.loads((folder/f'{part}.json').read_text() or '{"error": "it ended early"}')
+    return found
+
+def measure(root:Path, data:Path, folder:Path, save) -> dict:
+    "All of it, the most wanted first; `save` writes down what there is."
     sets = images(data)
     for k, s in sets.items(): ti.save_images(s, folder/f'{k}.npz')
-    sizes = dict(patch=64, strided_cnn=32, small_resnet=32, airbench=8) if GPU else dict.fromkeys(NETS, 2)
     found = dict(card=card(), best=best_rates(), source={}, whole={}, made_up=not is_real(data))
+    found['beside'] = tried('what is not timed', all_beside, root, folder); save(found)
     for net in NETS:
-        found['source'][net] = tried(f'{net}, source alone', source_rates, recipe_of(net, 2, folder), sizes[net])
+        found['source'][net] = tried(f'{net}, source alone', source_rates, recipe_of(net, 2, folder), SIZES[net])
+        save(found)
     for net, models in WHOLE.items():
-        found['whole'][net] = tried(f'ti-run, {net}', whole, recipe_of(net, models, folder), folder, net, 'batched')
+        r = recipe_of(net, max(8, int(SHARE*models)), folder)
+        found['whole'][net] = tried(f'ti-run, {net}', whole, r, folder, net, 'batched'); save(found)
     few = recipe_of('patch', 96 if GPU else 4, folder)
     found['whole']['patch, side by side'] = tried('ti-run, side by side', whole, few, folder, 'patch', 'together')
-    found['equality'] = tried('equality', equality, 500 if GPU else 30)
-    found['cells'] = tried('cells', cuda_cells, root)
-    return found | dict(checks=checks_of(found), seconds=time.time() - START)
+    return save(found)
 
 BARS = dict(patch=100_000, strided_cnn=20_000, small_resnet=12_000)
 
@@ -213,9 +273,9 @@ def checks_of(found) -> list:
     "Measured beside the bars: whole commands, and start to the first model."
     rates = {net: found['whole'].get(net, {}).get('models_per_hour', 0.) for net in BARS}
     checks = [check(f'{net}: models per hour of ti-run', rates[net], bar) for net, bar in BARS.items()]
-    air = found['source']['airbench']; air = max([v for k, v in air.items() if k.startswith('batched')] or [0.])
+    air = found['source'].get('airbench', {}); air = max([v for k, v in air.items() if k.startswith('batched')] or [0.])
     return checks + [check('airbench: models per hour', air, 6000),
-                     check('seconds to the first model', found['whole']['patch'].get('until_first', 1e9), 30, False),
+                     check('seconds to the first model', found['whole'].get('patch', {}).get('until_first', 1e9), 30, False),
                      check('GB of 64 patch models', found['source']['patch'].get('GB', 1e9), 8, False)] if GPU else []
 
 def source_rows(net, s, best):
@@ -229,31 +289,54 @@ def source_rows(net, s, best):
                     [f'{net}: seconds until the first group', float(s['seconds until the first group']),
                      f"{s['GB']:.1f} GB"]]
 
-def whole_row(what, w):
-    if 'error' in w: return [what, str(w['error']), '']
-    return [f'ti-run, {what}: models/h once running', w['models_per_hour'], f"{w['until_first']:.0f} s to the first"]
+def stage_rows(source):
+    "Milliseconds a model, one stage after the other."
+    ms = {net: s['milliseconds_per_model'] for net, s in source.items() if 'error' not in s}
+    return [['ms a model', *next(iter(ms.values()), ())]] + [[net, *map(float, v.values())] for net, v in ms.items()]
+
+def whole_rows(what, w, source):
+    if 'error' in w: return [[what, str(w['error']), '']]
+    rows = [[f'ti-run, {what}: models/h once running', w['models_per_hour'], f"{w['until_first']:.0f} s to the first"]]
+    ms = source.get('milliseconds_per_model', {})
+    card = sum(ms.get(k, 0) for k in ('train', 'features', 'head', 'outputs'))
+    return rows + [[f'ti-run, {what}: % of a model when the card waits', 100*(1 - card*w['models_per_hour']/3.6e6), '']]*bool(ms)
 
 def table(found) -> list:
     "Rows for people."
-    rows, e = [['what', 'value', 'of the floor']], found['equality']
+    rows, beside = [['what', 'value', 'of the floor']], dict(found['beside']); e = beside.pop('equality')
     for net, s in found['source'].items(): rows += source_rows(net, s, found['best'])
-    rows += [whole_row(k, w) for k, w in found['whole'].items()]
+    for k, w in found['whole'].items(): rows += whole_rows(k, w, found['source'].get(k, {}))
     if 'error' in e: rows.append(['equality', str(e['error']), ''])
     else: rows.append(['tables of both loops: correlation', e['correlation'], f"bit by bit: {e['bit_by_bit']}"])
-    rows += [[f'cells of {k}', str(v or 'pass'), ''] for k, v in found['cells'].items()]
+    rows += [[k, str(v or 'pass'), ''] for k, v in beside.items()]
     return rows + [['seconds in all', float(found['seconds']), '']]
 
+def one_part(root:Path, part:str, folder:Path):
+    with redirect_stdout(sys.stderr): # cells print
+        try: found = parts_of(root)[part](folder)
+        except Exception:
+            traceback.print_exc(); found = dict(error=traceback.format_exc(limit=-1).strip().splitlines()[-1])
+    print(json.dumps(found or '', default=float))
+
 def main():
+    global LIMIT, SHARE
     p = ArgumentParser(description=__doc__)
     p.add_argument('--data', type=Path, default=Path('benchmarks/gpu/data'))
     p.add_argument('--out', type=Path, default=Path('results/benchmarks'))
-    a, before = p.parse_args(), load(); root = Path(__file__).resolve().parent.parent
-    with TemporaryDirectory() as folder: found = measure(root, a.data, Path(folder))
-    name = found['card']['name'].replace('NVIDIA ', '').replace(' ', '-') if GPU else 'rehearsal'
-    a.out.mkdir(parents=True, exist_ok=True); file = a.out/f'B7-{name}.json'
-    result = dict(benchmark='B7', title='GPU: many models as one program', quick=not GPU, device=name, **found,
-                  load=dict(before=before, after=load()), machine=machine())
-    file.write_text(json.dumps(result, indent=1, default=float) + '\n', 'utf-8')
-    print(json.dumps(found['card'])); print_rows(table(found)); print(f'written: {file}')
+    p.add_argument('--seconds', type=int, default=LIMIT, help='of the whole; what does not fit is left out, and named')
+    p.add_argument('--share', type=float, default=1, help='of the models of the whole commands')
+    p.add_argument('--part', help='that alone (the script calls itself)')
+    a, before = p.parse_args(), load(); LIMIT, SHARE = a.seconds, a.share; root = Path(__file__).resolve().parent.parent
+    if a.part: return one_part(root, a.part, a.data)
+    a.out.mkdir(parents=True, exist_ok=True)
+    def save(found):
+        name = found['card']['name'].replace('NVIDIA ', '').replace(' ', '-') if GPU else 'rehearsal'
+        result = dict(benchmark='B7', title='GPU: many models as one program', quick=not GPU, device=name, **found,
+                      seconds=time.time() - START, load=dict(before=before, after=load()), machine=machine())
+        result |= dict(checks=checks_of(found) if 'patch' in found['source'] else [])
+        (a.out/f'B7-{name}.json').write_text(json.dumps(result, indent=1, default=float) + '\n', 'utf-8')
+        return result
+    with TemporaryDirectory() as folder: found = measure(root, a.data, Path(folder), save)
+    print(json.dumps(found['card'])); print_rows(table(found)); print_rows(stage_rows(found['source'])); print(f'written into {a.out}')
 
 if __name__ == '__main__': main()

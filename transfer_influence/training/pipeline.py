@@ -42,6 +42,7 @@ class Workbench:
     together:Together = None # of the loop `together`
     batched:dict = field(default_factory=dict) # of the loop `batched`: {'source' or target: `Batched`}
     kept:dict = field(default_factory=dict) # how many models fit at once, when that is known
+    forwards:dict = field(default_factory=dict) # of the loop `batched`: what was compiled for the source images
 
     @property
     def device(self): return self.x.device
@@ -196,7 +197,7 @@ def _as_one_program(bench, seeds, keep, group):
     rows = {t: record_outputs(transfer_stack(nets[0], stack.state, d, programs[t], n), d.y_eval)
             for t, d in bench.targets.items()}
     if bench.recipe.design.units == 'examples':
-        rows['source'] = stack_outputs(nets[0], stack.state, bench.x, bench.y, precision)
+        rows['source'] = stack_outputs(nets[0], stack.state, bench.x, bench.y, precision, bench.forwards)
     for g, net in enumerate(nets if keep else ()): net.load_state_dict({k: t[g] for k, t in stack.state.items()})
     return [_trained(bench, i, seeds.get(i, i), nets[g] if keep else None, losses[g],
                      lambda g=g: {t: r[g] for t, r in rows.items()}, at_once=stack.size) for g, i in enumerate(models)]
@@ -237,7 +238,9 @@ def _all_side_by_side(bench, masks, models, at_once, seeds):
 
 def _all_as_programs(bench, masks, models, at_once, seeds, keep):
     programs = _programs(bench, at_once)
-    def smaller(): [p.halve() for p in programs.values()]
+    def smaller():
+        for p in programs.values(): p.halve()
+        for d in bench.targets.values(): d.kept.clear()
     for group in _drawn_ahead(bench, masks, models, seeds, programs['source'].size):
         for part in _by_kind(group):
             yield from in_groups(lambda x: _as_one_program(bench, seeds, keep, x), part, programs['source'].size,

@@ -8,7 +8,7 @@ __all__ = ['TargetData', 'target_data', 'in_pieces', 'new_head', 'recalibrate', 
 
 # %% ../../nbs/30_training/07_transfer.ipynb #4277d50d
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ class TargetData:
     head_seed:int    # likewise
     head:str = 'sgd' # how `frozen` fits its head
     protocol:str = 'frozen'
+    kept:dict = field(default_factory=dict, init=False, repr=False) # what was recorded once and is used again
 
 # %% ../../nbs/30_training/07_transfer.ipynb #23d36a4c
 def target_data(s:ImageSet,
@@ -48,7 +49,7 @@ def target_data(s:ImageSet,
                ) -> TargetData:
     "Split a target and prepare it for a fleet."
     split = split_target(s, spec.train_share, seed, spec.per_class)
-    x = [net_inputs(net, s.images[rows], augment, device, spec.normalise)
+    x = [net_inputs(net, s.images[rows], augment, device, spec.normalise, precision=precision)
          for rows, augment in [(split.train, spec.augment), (split.evaluate, 'none')]]
     y = [torch.from_numpy(s.labels[rows]).to(x[0].device) for rows in (split.train, split.evaluate)]
     plan = make_plan(spec, np.arange(len(split.train)), rng_for(seed, 0, 'head'), s.images.shape[1],
@@ -81,20 +82,21 @@ def fit_head(features:torch.Tensor, # (N, d) cached features
              y:torch.Tensor,        # (N,) labels
              head:nn.Linear,        # trained in place
              plan:TrainingPlan,
+             kept:dict=None,        # as of `TargetData`
             ) -> nn.Linear:
     "SGD on a linear head with cross-entropy, its gradient written out: softmax minus one-hot."
-    w = head_weights(features, y, head, plan)
+    w = head_weights(features, y, head, plan, kept)
     with torch.no_grad(): head.weight.copy_(w[:-1].T); head.bias.copy_(w[-1])
     return head.to(features.device)
 
 def head_weights(features:torch.Tensor, # (…, N, d), of many models a row for each of them
-                 y, head, plan) -> torch.Tensor: # (…, d + 1, classes); the last row is the bias
+                 y, head, plan, kept:dict=None) -> torch.Tensor: # (…, d + 1, classes); the last row is the bias
     "The weights that `fit_head` finds, for one model or for many that begin with the same `head`."
     place = dict(device=features.device)
+    start = torch.cat([head.weight.detach().T, head.bias.detach()[None]]).to(**place)
+    if features.is_cuda: return _recorded(features, y, start, plan, {} if kept is None else kept).fit(features, start)
     a = torch.cat([features, torch.ones(*features.shape[:-1], 1, **place)], -1)
     onehot = torch.eye(head.out_features, **place)[y]
-    start = torch.cat([head.weight.detach().T, head.bias.detach()[None]]).to(**place)
-    if features.is_cuda: return _head_by_graph(a, onehot, start.expand(*a.shape[:-2], *start.shape), plan)
     return _head_steps(a, onehot, start, plan) if a.ndim == 2 else torch.stack([_head_steps(f, onehot, start, plan)
                                                                                 for f in a])
 
@@ -118,18 +120,36 @@ def _head_steps(a, onehot, start, plan):
     return torch.from_numpy(w)
 
 # %% ../../nbs/30_training/07_transfer.ipynb #f0cdf466
-def _head_by_graph(a, onehot, start, plan):
-    w, v, at = start.clone(), torch.zeros_like(start), torch.zeros(1, dtype=torch.int64, device=a.device)
-    rows, rates = (torch.as_tensor(t, device=a.device) for t in (plan.rows, plan.learning_rates.astype(np.float32)))
-    def step():
-        r, learning_rate = rows.index_select(0, at)[0], rates.index_select(0, at)[0]
-        _head_step(a, onehot, r, w, v, learning_rate, plan); at.add_(1)
-    again = Repeated(step, a.device, min(3, len(plan)))
-    w.copy_(start); v.zero_(); at.zero_()
-    if again.stream: again.stream.wait_stream(torch.cuda.current_stream())
-    for _ in range(len(plan)): again()
-    if again.stream: torch.cuda.current_stream().wait_stream(again.stream)
-    return w
+class _HeadSteps:
+    "The fixed places in which heads on features of one shape are fitted."
+    def __init__(self, features, y, n_classes, plan, many=20):
+        place, (*models, _, d) = dict(device=features.device), features.shape
+        self.y, self.plan, self.many, n = y, plan, many, -(-len(plan)//many)*many
+        self.a, self.onehot = torch.ones(*features.shape[:-1], d + 1, **place), torch.eye(n_classes, **place)[y]
+        self.w, self.v = (torch.zeros(*models, d + 1, n_classes, **place) for _ in range(2))
+        self.rows, self.rates = torch.zeros(n, plan.rows.shape[1], dtype=torch.int64, **place), torch.zeros(n, **place)
+        self.rows[:len(plan)] = torch.as_tensor(plan.rows, **place)
+        self.rates[:len(plan)] = torch.as_tensor(plan.learning_rates.astype(np.float32), **place)
+        self.at = torch.zeros(1, dtype=torch.int64, **place)
+        self.again = Repeated(self._some, features.device, 1)
+
+    def _some(self):
+        for _ in range(self.many):
+            r, learning_rate = (t.index_select(0, self.at)[0] for t in (self.rows, self.rates))
+            _head_step(self.a, self.onehot, r, self.w, self.v, learning_rate, self.plan); self.at.add_(1)
+
+    def fit(self, features, start):
+        self.a[..., :-1].copy_(features); self.w.copy_(start); self.v.zero_(); self.at.zero_()
+        if self.again.stream: self.again.stream.wait_stream(torch.cuda.current_stream())
+        for _ in range(len(self.rates)//self.many): self.again()
+        if self.again.stream: torch.cuda.current_stream().wait_stream(self.again.stream)
+        return self.w.clone()
+
+def _recorded(features, y, start, plan, kept):
+    key = ('head', *features.shape, start.shape[-1])
+    if key not in kept or kept[key].plan is not plan or kept[key].y is not y:
+        kept[key] = _HeadSteps(features, y, start.shape[-1], plan)
+    return kept[key]
 
 # %% ../../nbs/30_training/07_transfer.ipynb #232abb12
 def fit_logreg(features:torch.Tensor, # (N, d) cached features
@@ -160,7 +180,9 @@ def fit_logreg(features:torch.Tensor, # (N, d) cached features
 def _frozen(net, data):
     a, b = cached_features(net, data)
     if data.head == 'logreg': head = fit_logreg(a, data.y_train, data.n_classes, data.plan.weight_decay)
-    else: head = fit_head(a, data.y_train, new_head(a.shape[1], data.n_classes, data.head_seed), data.plan)
+    else:
+        head = new_head(a.shape[1], data.n_classes, data.head_seed)
+        fit_head(a, data.y_train, head, data.plan, data.kept)
     with torch.no_grad(): return head(b)
 
 # %% ../../nbs/30_training/07_transfer.ipynb #3df6a839
