@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 import json
 import os
 import platform
@@ -35,7 +36,7 @@ NETS = dict(patch=dict(width=48, batch_size=128, lr=.2), strided_cnn=dict(width=
             small_resnet=dict(width=16, batch_size=128, lr=.1),
             airbench=dict(width=64, batch_size=1000, lr=.05, augment='flip-crop'))
 STEPS, ALPHA, CLASSES, EACH = (312, .1, 200, 250) if GPU else (4, .5, 8, 12)
-WHOLE = dict(patch=3000, strided_cnn=600, small_resnet=400) if GPU else dict(patch=8) # models of the whole commands
+WHOLE = dict(patch=5000, strided_cnn=500, small_resnet=320) if GPU else dict(patch=8) # models of the whole commands
 START, SHARE = time.time(), 1. # `--share` of the models of the whole commands
 
 def left() -> float: return LIMIT - (time.time() - START)
@@ -80,7 +81,8 @@ def seconds(f, repeats=5, unmeasured=1) -> float:
 def run_cells(path:Path) -> str:
     "A notebook's code cells, top to bottom, those for a GPU too; empty if all is well."
     cells = [''.join(c['source']) for c in json.loads(path.read_text('utf-8'))['cells'] if c['cell_type'] == 'code']
-    names = dict(__name__='__main__', display=lambda *_: None)
+    module = ModuleType(f'notebook_{path.stem}'); sys.modules[module.__name__] = module # torch looks names up there
+    names = module.__dict__; names['display'] = lambda *_: None
     for s in cells:
         slow = '#| slow' in s or '#| eval: false' in s
         if 'nbdev_export' in s or slow or ('#| cuda' in s and not GPU): continue
@@ -134,11 +136,13 @@ def source_rates(recipe, size:int) -> dict:
 def batched_rate(bench, size:int) -> dict:
     if GPU: torch.cuda.empty_cache(); torch.cuda.reset_peak_memory_stats()
     nets, plans = drawn(bench, size); state, b = stacked(nets, DEVICE), Batched(bench.x, bench.y, size)
-    t = time.perf_counter(); stack = b.fit(nets[0], state, plans); first = time.perf_counter() - t
-    times = sorted(seconds(lambda: b.fit(nets[0], state, plans), 1, 0) for _ in range(3 if first < 30 else 1))
+    first, second = (seconds(lambda: b.fit(nets[0], state, plans), 1, 0) for _ in range(2)) # as it comes; compiled
+    times = sorted(seconds(lambda: b.fit(nets[0], state, plans), 1, 0) for _ in range(3 if second < 20 and GPU else 1))
+    (stack,) = b.stacks.values()
     memory, weights = torch.cuda.max_memory_allocated()/1e9 if GPU else 0., stack.flat.numel()*4/size # bytes a model
     once = times[len(times)//2]
-    return {f'batched, {size}': size*3600/once, 'seconds until the first group': first, 'GB': memory, 'models': size,
+    return {f'batched, {size}': size*3600/once, 'seconds of the first group': first, 'seconds of the second': second,
+            'GB': memory, 'models': size,
             'seconds_per_model_step': once/len(plans[0])/size, 'sgd_bytes': 9*weights, # moved by a step of SGD
             'milliseconds_per_model': {'train': 1000*once/size} | stages(bench, nets, plans, stack)}
 
@@ -148,7 +152,7 @@ def stages(bench, nets, plans, stack) -> dict: # {stage: ms a model}
     def ms(f, unmeasured=0): return 1000*seconds(f, 1, unmeasured)/size
     found = {'draw': ms(lambda: drawn(bench, size)), 'stack': ms(lambda: stacked(nets, DEVICE)),
              'load': ms(lambda: stack.load(stack.state, list(plans))),
-             'features': ms(lambda: stack_features(nets[0], stack.state, data), 1)}
+             'features': ms(lambda: stack_features(nets[0], stack.state, data), 2)} # as it comes, compiled, measured
     scores = transfer_stack(nets[0], stack.state, data, None, size) # records the head's steps
     found['head'] = ms(lambda: transfer_stack(nets[0], stack.state, data, None, size)) - found['features']
     found['outputs'] = ms(lambda: record_outputs(scores, data.y_eval), 1)
@@ -162,10 +166,10 @@ def stages(bench, nets, plans, stack) -> dict: # {stage: ms a model}
 # whole commands
 
 def whole(recipe, folder:Path, name:str, loop:str, seconds:float=100) -> dict:
-    "`ti-run` from nothing to its page, and models per hour between the first commit and the last."
+    "`ti-run` from nothing to its page, and models per hour in the second half of its commits."
     out, file, command = (folder/f'{name}-{loop}{end}' for end in ('', '.toml', '.py'))
     file.write_text(to_toml(recipe), 'utf-8')
-    code, engine = 'from transfer_influence.cli.train import ti_run\nti_run()\n', []
+    code, engine = 'from transfer_influence.cli.train import ti_run\nti_run()\n', ['--at-once', str(SIZES[name])]
     if loop == 'together': # the former way, for the ratio; in this very process, so that the change is seen
         code = f'import transfer_influence.training.pipeline as p\np.pick_loop = lambda *a: "together"\n{code}'
         engine = ['--engine', 'here']
@@ -183,23 +187,31 @@ def whole(recipe, folder:Path, name:str, loop:str, seconds:float=100) -> dict:
     if error: print(f'{name}: {error[-3000:]}', file=sys.stderr)
     times = sorted(f.stat().st_mtime for f in (out/'commits').glob('*'))
     if len(times) < 2: return dict(error=error.strip().splitlines()[-1:])
-    return dict(models=len(times), seconds=end - t, until_first=times[0] - t, until_last=times[-1] - t,
-                models_per_hour=3600*(len(times) - 1)/max(times[-1] - times[0], 1e-9), ended=not error)
+    late = times[len(times)//2:] # once all is compiled
+    return dict(models=len(times), seconds=end - t, until_first=times[0] - t, until_last=times[-1] - t, ended=not error,
+                models_per_hour=3600*(len(late) - 1)/max(late[-1] - late[0], 1e-9),
+                from_the_first=3600*(len(times) - 1)/max(times[-1] - times[0], 1e-9))
 
 
 # equality
 
-def fleet(recipe, loop:str, models:int) -> dict:
-    bench = load_workbench(recipe, device=DEVICE, loop=loop)
+def fleet(recipe, loop:str, models:int, most:float=1e9) -> dict:
+    "Masks and outputs of as many models as are trained in `most` seconds."
+    bench, end, done = load_workbench(recipe, device=DEVICE, loop=loop), time.time() + most, []
     masks = ti.sample_masks(recipe.run.models, bench.class_names, ALPHA).values
-    done = sorted(train_models(bench, masks, range(models), keep=False), key=lambda t: t.i)
-    return masks[:models], np.stack([t.rows['digits'] for t in done])
+    for t in train_models(bench, masks, range(models), keep=False):
+        done.append(t)
+        if time.time() > end: break
+    done.sort(key=lambda t: t.i); assert [t.i for t in done] == list(range(len(done)))
+    return masks[:len(done)], np.stack([t.rows['digits'] for t in done])
 
 def equality(models:int) -> dict:
     "The same models by both loops, and by one of them twice."
     r = ti.load_recipe('glyphs-digits', models=models)
     r = replace(r, design=replace(r.design, repeats=0), training=replace(r.training, precision=PRECISION))
-    (masks, a), (_, again), (_, b) = (fleet(r, loop, models) for loop in ('batched', 'batched', 'together'))
+    (_, a), (_, again), (masks, b) = (fleet(r, loop, models, 25 if GPU else 1e9)
+                                      for loop in ('batched', 'batched', 'together'))
+    models = min(len(a), len(again), len(b)); masks, a, again, b = masks[:models], a[:models], again[:models], b[:models]
     gap = (a - b).mean(2) # of each model and output; the last output is a class, not a number
     shift = {k: dict(mean=float(g.mean()), stderr=float(g.std(ddof=1)/models**.5)) for k, g in zip(OUTPUTS[:-1], gap.T)}
     tables = [ti.class_influence(ti.from_arrays(masks, x[:, 2]), missing='mask').values for x in (a, b)]
@@ -225,16 +237,17 @@ def compiled(net:str, folder:Path):
     "Let torch compile what `source_rates` will need; its results lie in torch's own folder."
     bench = load_workbench(recipe_of(net, 2, folder), device=DEVICE, loop='batched')
     nets, plans = drawn(bench, SIZES[net]); state = stacked(nets, DEVICE)
-    stack = Batched(bench.x, bench.y, SIZES[net]).fit(nets[0], state, [replace(p, rows=p.rows[:3],
-                    learning_rates=p.learning_rates[:3], crop_boxes=None if p.crop_boxes is None else p.crop_boxes[:3])
-                    for p in plans])
-    stack_features(nets[0], stack.state, *bench.targets.values())
+    plans = [replace(p, rows=p.rows[:3], learning_rates=p.learning_rates[:3],
+                     crop_boxes=None if p.crop_boxes is None else p.crop_boxes[:3]) for p in plans]
+    b = Batched(bench.x, bench.y, SIZES[net])
+    for _ in range(2): # as it comes, compiled
+        stack = b.fit(nets[0], state, plans); stack_features(nets[0], stack.state, *bench.targets.values())
 
 def parts_of(root:Path) -> dict: # {name: function of the folder with the images}
     "What is not timed: cells, equality, compiling."
     files = sorted(f for f in (root/'nbs').rglob('*.ipynb') if '"#| cuda' in f.read_text('utf-8'))
     return {f'cells of {f.stem}': lambda _, f=f: run_cells(f) for f in files} | {
-        f'compile {net}': lambda folder, net=net: compiled(net, folder) for net in NETS if GPU} | {
+        f'compile {net}': lambda folder, net=net: compiled(net, folder) for net in NETS if GPU and net != 'patch'} | {
         'equality': lambda _: equality(500 if GPU else 30)}
 
 def all_beside(root:Path, folder:Path) -> dict: # {part: what it found}
@@ -246,7 +259,7 @@ def all_beside(root:Path, folder:Path) -> dict: # {part: what it found}
         running[part] = start(part)
         if not GPU: running[part].wait()
     for part, process in running.items():
-        try: process.wait(max(20, left() - 230 if GPU else left()))
+        try: process.wait(max(20, left() - 255 if GPU else left()))
         except subprocess.TimeoutExpired: process.kill(); found[part] = dict(error='no time left')
         else: found[part] = json.loads((folder/f'{part}.json').read_text() or '{"error": "it ended early"}')
     return found
@@ -257,12 +270,14 @@ def measure(root:Path, data:Path, folder:Path, save) -> dict:
     for k, s in sets.items(): ti.save_images(s, folder/f'{k}.npz')
     found = dict(card=card(), best=best_rates(), source={}, whole={}, made_up=not is_real(data))
     found['beside'] = tried('what is not timed', all_beside, root, folder); save(found)
-    for net in NETS:
+    def source(net):
         found['source'][net] = tried(f'{net}, source alone', source_rates, recipe_of(net, 2, folder), SIZES[net])
         save(found)
+    source('patch')
     for net, models in WHOLE.items():
         r = recipe_of(net, max(8, int(SHARE*models)), folder)
         found['whole'][net] = tried(f'ti-run, {net}', whole, r, folder, net, 'batched'); save(found)
+    for net in ('airbench', 'strided_cnn', 'small_resnet'): source(net)
     few = recipe_of('patch', 96 if GPU else 4, folder)
     found['whole']['patch, side by side'] = tried('ti-run, side by side', whole, few, folder, 'patch', 'together')
     return save(found)
@@ -286,8 +301,8 @@ def source_rows(net, s, best):
     floors = dict(arithmetic=s['flop_per_step']/best['flops'], memory=s['sgd_bytes']/best['bytes'])
     limit, step = max(floors, key=floors.get), float(s['seconds_per_model_step'])
     return rates + [[f'{net}: seconds a step of a model', step, f'{100*floors[limit]/step:.1f} % ({limit})'],
-                    [f'{net}: seconds until the first group', float(s['seconds until the first group']),
-                     f"{s['GB']:.1f} GB"]]
+                    [f'{net}: seconds of the first group', float(s['seconds of the first group']),
+                     f"second, compiled: {s['seconds of the second']:.0f}; {s['GB']:.1f} GB"]]
 
 def stage_rows(source):
     "Milliseconds a model, one stage after the other."
@@ -296,7 +311,7 @@ def stage_rows(source):
 
 def whole_rows(what, w, source):
     if 'error' in w: return [[what, str(w['error']), '']]
-    rows = [[f'ti-run, {what}: models/h once running', w['models_per_hour'], f"{w['until_first']:.0f} s to the first"]]
+    rows = [[f'ti-run, {what}: models/h once running', w['models_per_hour'], f"{w['until_first']:.0f} s to the first, {w['seconds']:.0f} s for {w['models']}"]]
     ms = source.get('milliseconds_per_model', {})
     card = sum(ms.get(k, 0) for k in ('train', 'features', 'head', 'outputs'))
     return rows + [[f'ti-run, {what}: % of a model when the card waits', 100*(1 - card*w['models_per_hour']/3.6e6), '']]*bool(ms)

@@ -1908,6 +1908,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                 'transfer_influence/training/batched_loop.py'),
                                                           'transfer_influence.training.batched_loop.Batched.__init__': ( '30_training/batched_loop.html#batched.__init__',
                                                                                                                          'transfer_influence/training/batched_loop.py'),
+                                                          'transfer_influence.training.batched_loop.Batched._gradient': ( '30_training/batched_loop.html#batched._gradient',
+                                                                                                                          'transfer_influence/training/batched_loop.py'),
                                                           'transfer_influence.training.batched_loop.Batched._stack': ( '30_training/batched_loop.html#batched._stack',
                                                                                                                        'transfer_influence/training/batched_loop.py'),
                                                           'transfer_influence.training.batched_loop.Batched.fit': ( '30_training/batched_loop.html#batched.fit',

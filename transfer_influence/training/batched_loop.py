@@ -146,7 +146,8 @@ def plan_kind(plan:TrainingPlan) -> tuple:
 
 class Batched:
     "Trains groups of up to `size` models on one set of images."
-    def __init__(self, x, y, size:int): self.x, self.y, self.size, self.stacks, self.gradients = x, y, size, {}, {}
+    def __init__(self, x, y, size:int):
+        self.x, self.y, self.size, self.stacks, self.gradients, self.tried = x, y, size, {}, {}, set()
 
     def halve(self):
         "Give back what is kept; use half as many places from now on."
@@ -159,6 +160,7 @@ class Batched:
         with _short_turns():
             for _ in range(max(map(len, plans))): stack.again()
             if self.x.device.type == 'cuda': torch.cuda.synchronize()
+        self.tried.add(plan_kind(plans[0]))
         return stack
 
 # %% ../../nbs/30_training/06_batched_loop.ipynb #873ef247
@@ -166,18 +168,25 @@ class Batched:
 def _stack(self:Batched, net, state, plans):
     "A stack in which these models fit: the one that is kept, or a larger one in its place."
     kind, steps, uneven = plan_kind(plans[0]), max(map(len, plans)), len({len(p) for p in plans}) > 1
-    kept = self.stacks.get(kind)
-    if kept and len(kept.rows) >= steps and kept.uneven >= uneven: return kept
-    if kind not in self.gradients: self.gradients[kind] = stack_gradient(net, plans[0].precision, self.x.device)
+    kept, fused = self.stacks.get(kind), kind in self.tried and can_compile(self.x.device)
+    if kept and len(kept.rows) >= steps and kept.uneven >= uneven and kept.fused >= fused: return kept
+    kept = None
+    self.stacks.pop(kind, None) # its memory is needed
     places = {k: t[:1].expand(self.size, *t.shape[1:]) for k, t in state.items()}
-    build = lambda: Stack(net, places, self.x, self.y, plans[0], steps, self.gradients[kind], uneven)
-    try: self.stacks[kind] = build()
-    except RuntimeError as e: # the net itself can, as `why_not` has found before
-        if isinstance(e, torch.OutOfMemoryError) or not can_compile(self.x.device): raise
+    def build(fused): return Stack(net, places, self.x, self.y, plans[0], steps, self._gradient(net, kind, fused), uneven)
+    try: stack = build(fused)
+    except RuntimeError as e: # the net itself can, as the first group has shown
+        if isinstance(e, torch.OutOfMemoryError) or not fused: raise
         print(f'note: not compiled ({type(e).__name__}), so slower than need be', file=sys.stderr)
-        self.gradients[kind] = stack_gradient(net, plans[0].precision, self.x.device, fused=False)
-        self.stacks[kind] = build()
-    return self.stacks[kind]
+        stack = build(False)
+    self.stacks[kind], stack.fused = stack, fused
+    return stack
+
+@patch
+def _gradient(self:Batched, net, kind, fused):
+    if (kind, fused) not in self.gradients:
+        self.gradients[kind, fused] = stack_gradient(net, kind[-1], self.x.device, fused)
+    return self.gradients[kind, fused]
 
 # %% ../../nbs/30_training/06_batched_loop.ipynb #c07baeeb
 def why_not(net, x, y, plan:TrainingPlan,
@@ -188,9 +197,7 @@ def why_not(net, x, y, plan:TrainingPlan,
                   crop_boxes=None if plan.crop_boxes is None else plan.crop_boxes[:1, :images])
     state = {k: t.to(x.device).expand(2, *t.shape) for k, t in net.state_dict().items()}
     b = Batched(x, y, 2)
-    try:
-        b.gradients[plan_kind(few)] = stack_gradient(net, few.precision, x.device, fused=False)
-        b.fit(net, state, [few, few])
+    try: b.fit(net, state, [few, few])
     except torch.OutOfMemoryError: raise
     except (RuntimeError, NotImplementedError) as e: return f'{type(e).__name__}: {e}'.splitlines()[0]
     return ''
