@@ -36,7 +36,7 @@ NETS = dict(patch=dict(width=48, batch_size=128, lr=.2), strided_cnn=dict(width=
             small_resnet=dict(width=16, batch_size=128, lr=.1),
             airbench=dict(width=64, batch_size=1000, lr=.05, augment='flip-crop'))
 STEPS, ALPHA, CLASSES, EACH = (312, .1, 200, 250) if GPU else (4, .5, 8, 12)
-WHOLE = dict(patch=5000, strided_cnn=500, small_resnet=320) if GPU else dict(patch=8) # models of the whole commands
+WHOLE = dict(patch=5000, strided_cnn=256, small_resnet=160) if GPU else dict(patch=8) # models of the whole commands
 START, SHARE = time.time(), 1. # `--share` of the models of the whole commands
 
 def left() -> float: return LIMIT - (time.time() - START)
@@ -174,23 +174,29 @@ def whole(recipe, folder:Path, name:str, loop:str, seconds:float=100) -> dict:
         code = f'import transfer_influence.training.pipeline as p\np.pick_loop = lambda *a: "together"\n{code}'
         engine = ['--engine', 'here']
     command.write_text(f'if __name__ == "__main__":\n    ' + code.strip().replace('\n', '\n    ') + '\n', 'utf-8')
-    t, error = time.time(), ''
-    if name == 'patch' and loop == 'batched': place = dict(TORCHINDUCTOR_CACHE_DIR=str(folder/'compiled')) # from nothing
-    else: place = {}
-    try:
-        done = subprocess.run([sys.executable, command, file, '--out', out, '--quiet', *engine], capture_output=True,
-                              text=True, timeout=max(30, min(seconds, left())),
-                              env=os.environ | place)
-        if done.returncode: error = done.stderr
-    except subprocess.TimeoutExpired as e: error = f'stopped after {e.timeout:.0f} s'
-    end = time.time()
-    if error: print(f'{name}: {error[-3000:]}', file=sys.stderr)
-    times = sorted(f.stat().st_mtime for f in (out/'commits').glob('*'))
-    if len(times) < 2: return dict(error=error.strip().splitlines()[-1:])
-    late = times[len(times)//2:] # once all is compiled
-    return dict(models=len(times), seconds=end - t, until_first=times[0] - t, until_last=times[-1] - t, ended=not error,
-                models_per_hour=3600*(len(late) - 1)/max(late[-1] - late[0], 1e-9),
-                from_the_first=3600*(len(times) - 1)/max(times[-1] - times[0], 1e-9))
+    to_the_end = loop == 'batched' and name == 'patch' # from nothing compiled to the page
+    place = dict(TORCHINDUCTOR_CACHE_DIR=str(folder/'compiled')) if to_the_end else {}
+    start, most = time.time(), min(seconds, left())
+    with (folder/'said').open('w') as said:
+        command = [sys.executable, command, file, '--out', out, '--quiet', *engine]
+        running = subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | place)
+        while running.poll() is None and time.time() < start + most:
+            time.sleep(.2)
+            if not to_the_end and len(list(out.glob('commits/*'))) == recipe.run.models: break
+    found = dict(seconds=time.time() - start, to_its_page=running.poll() == 0)
+    if running.poll() is None: running.kill(); running.wait()
+    elif running.returncode: print((folder/'said').read_text()[-3000:], file=sys.stderr)
+    return found | rates(out, start, SIZES[name] if loop == 'batched' else 4)
+
+def rates(out:Path, start:float, size:int) -> dict:
+    "What the times of the commits tell; they come in groups of `size`, of which the second half counts."
+    times = sorted(f.stat().st_mtime for f in out.glob('commits/*')); groups = len(times)//size
+    found = dict(models=len(times), groups=groups)
+    if groups < 4: return found | dict(error=f'{len(times)} models: fewer than four groups of {size}')
+    a, b = groups//2*size - 1, groups*size - 1
+    return found | dict(until_first=times[0] - start, until_last=times[-1] - start,
+                        models_per_hour=3600*(b - a)/(times[b] - times[a]),
+                        from_the_first=3600*(len(times) - 1)/(times[-1] - times[0]))
 
 
 # equality

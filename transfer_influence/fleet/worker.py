@@ -34,11 +34,15 @@ class Task:
     added:str = None   # a target that was added later: transfer kept models to it
     device:str = None  # empty: the GPU if the worker sees one, else the processor
     loop:str = ''      # the recipe's, where it can train many models at once
+    compiled:bool = True # on a GPU: there are so many models that compiling pays
 
-def block_of(task:Task, on_gpu:bool) -> int:
-    "How many models a worker is given at a time. On a GPU two groups: while one trains, the other is drawn or written."
+def block_of(task:Task, on_gpu:bool,
+             each:int=0, # models that a worker will train in all, if known
+            ) -> int:
+    "How many models a worker is given at a time. On a GPU some groups: while one trains, the next is drawn."
     if task.loop == 'batched' or task.loop == 'resident' and on_gpu:
-        return 2*(task.at_once or 64) if on_gpu else task.at_once or 4
+        group = task.at_once or (64 if on_gpu else 4)
+        return group*min(8, max(2, each//(8*group))) if on_gpu else group
     return task.at_once or 4 if on_gpu else 1
 
 # %% ../../nbs/45_fleet/05_worker.ipynb #c515bc28
@@ -83,7 +87,7 @@ def _by_recipe(task, models):
     from transfer_influence.training.pipeline import train_models
     bench, masks = _bench(task.root, _device(task)), {i: _mask(task.root, i) for i in models}
     seeds, keep = {i: _seed(task.root, i) for i in models}, task.keep_weights
-    for t in train_models(bench, masks, models, task.at_once, seeds, keep):
+    for t in train_models(bench, masks, models, task.at_once, seeds, keep, task.compiled):
         weights = {k: v.cpu().numpy() for k, v in t.net.state_dict().items()} if keep and t.net else None
         yield t.i, t.rows, t.facts, weights, t.error
 

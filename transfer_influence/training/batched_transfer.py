@@ -29,12 +29,13 @@ def part_of(state:dict, prefix:str) -> dict:
     "The tensors of a part of a net, such as `body.`, by their names within it."
     return {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
 
+# %% ../../nbs/30_training/08_batched_transfer.ipynb #59a052c5
 class Forward:
     "A net's architecture, to be called with the weights of many models and with images that all of them see."
-    def __init__(self, net, device):
+    def __init__(self, net, device, compiled:bool=True):
         self.bare = template(net).eval()
         self.plain = vmap(lambda tensors, piece: functional_call(self.bare, tensors, (piece,)))
-        self.fused = torch.compile(self.plain, dynamic=False) if can_compile(device) else None
+        self.fused = torch.compile(self.plain, dynamic=False) if compiled and can_compile(device) else None
         self.calls = 0
 
     def _piece(self, state, piece):
@@ -46,22 +47,27 @@ class Forward:
                 self.fused = None
         return self.plain(state, piece.expand(_models(state), *piece.shape))
 
-    def __call__(self, state:dict, x, precision:str='float32'):
-        "What becomes of each piece of `x` with the weights of each model: (G, images, …), in float32."
-        self.calls += 1
-        for piece in x.split(PIECE):
-            with torch.no_grad(), arithmetic(x.device, precision): # not around `yield`: it would reach into the caller
-                found = self._piece(state, piece).float()
-            yield found
+# %% ../../nbs/30_training/08_batched_transfer.ipynb #3c850bab
+from fastcore.basics import patch
+
+@patch
+def __call__(self:Forward, state:dict, x, precision:str='float32'):
+    "What becomes of each piece of `x` with the weights of each model: (G, images, …), in float32."
+    self.calls += 1
+    for piece in x.split(PIECE):
+        with torch.no_grad(), arithmetic(x.device, precision): # not around `yield`: it would reach into the caller
+            found = self._piece(state, piece).float()
+        yield found
 
 def _models(state): return len(next(iter(state.values())))
 
 def forward_of(net, state:dict, device,
                kept:dict, # where it is kept
+               compiled:bool=True,
               ) -> Forward:
     "The `Forward` of an architecture: the one that is kept, if there is one."
     key = tuple((k, *t.shape) for k, t in state.items())
-    if key not in kept: kept[key] = Forward(net, device)
+    if key not in kept: kept[key] = Forward(net, device, compiled)
     return kept[key]
 
 # %% ../../nbs/30_training/08_batched_transfer.ipynb #ebd33313
@@ -78,16 +84,17 @@ def recalibrated_stack(forward:Forward, state:dict, x, precision:str='float32') 
     forward.bare.eval()
     return state | fresh
 
-def stack_features(net:Net, state:dict, data:TargetData) -> tuple: # of train and evaluation images, (G, N, d) each
+def stack_features(net:Net, state:dict, data:TargetData, compiled:bool=True,
+                  ) -> tuple: # of train and evaluation images, (G, N, d) each
     "The features of a target's images under each model."
     body, precision = part_of(state, 'body.'), data.plan.precision
-    forward = forward_of(net.body, body, data.x_train.device, data.kept)
+    forward = forward_of(net.body, body, data.x_train.device, data.kept, compiled)
     body = recalibrated_stack(forward, body, data.x_train, precision)
     return tuple(torch.cat(list(forward(body, x, precision)), 1) for x in (data.x_train, data.x_eval))
 
 # %% ../../nbs/30_training/08_batched_transfer.ipynb #84baacde
-def _frozen(net, state, data, models):
-    a, b = stack_features(net, state, data)
+def _frozen(net, state, data, models, compiled):
+    a, b = stack_features(net, state, data, compiled)
     if not a.is_cuda: a, b = a[:models], b[:models] # there the places of the heads are fixed, too
     if data.head == 'logreg':
         return torch.stack([fit_logreg(f, data.y_train, data.n_classes, data.plan.weight_decay)(e).detach()
@@ -104,26 +111,29 @@ def _through_backbone(net, state, data, programs, models):
     body = {k: t[:models] for k, t in state.items() if k.startswith('body.')}
     head = {f'head.{k}': t.to(data.x_train.device).expand(models, *t.shape) for k, t in tuned.head.state_dict().items()}
     stack = programs.fit(tuned, body | head, [data.plan]*models)
-    forward = forward_of(tuned, stack.state, data.x_train.device, data.kept)
+    forward = forward_of(tuned, stack.state, data.x_train.device, data.kept, programs.compiled)
     return torch.cat([s[:models] for s in forward(stack.state, data.x_eval, data.plan.precision)], 1)
 
 def transfer_stack(net:Net,         # one of the models, for its architecture
                    state:dict,      # (G, …) weights of pretrained models; left as they are
                    data:TargetData,
-                   programs:Batched=None, # of `paper` and `full`: what trains on this target's images
+                   programs:Batched=None, # what trains on this target's images, for `paper` and `full`
                    models:int=0,    # how many of the first rows are wanted; 0: all
                   ) -> torch.Tensor: # (models, n, classes) scores on the evaluation images
     "Transfer pretrained models to a target."
     models = models or len(next(iter(state.values())))
-    if data.protocol == 'frozen': return _frozen(net, state, data, models)
-    return _through_backbone(net, state, data, programs or Batched(data.x_train, data.y_train, models), models)
+    programs = programs or Batched(data.x_train, data.y_train, models)
+    if data.protocol == 'frozen': return _frozen(net, state, data, models, programs.compiled)
+    return _through_backbone(net, state, data, programs, models)
 
 # %% ../../nbs/30_training/08_batched_transfer.ipynb #587c73b0
 def stack_outputs(net:Net, state:dict, x, labels, precision:str='float32',
                   kept:dict=None, # what was compiled once and is used again
+                  compiled:bool=True,
                  ) -> np.ndarray: # (G, 5, n) float32
     "What models say of images with the heads that they have."
     at, found = 0, []
-    for scores in forward_of(net, state, x.device, {} if kept is None else kept)(state, x, precision):
+    forward = forward_of(net, state, x.device, {} if kept is None else kept, compiled)
+    for scores in forward(state, x, precision):
         found.append(record_outputs(scores, labels[at:at + scores.shape[1]])); at += scores.shape[1]
     return np.concatenate(found, -1)

@@ -24,7 +24,7 @@ from .inputs import Streamed, net_inputs
 from .outputs import record_outputs
 from .schedule import make_plan
 from .resident_loop import Together, fit_resident, in_groups
-from .batched_loop import Batched, plan_kind, stacked, why_not
+from .batched_loop import Batched, plan_kind, short_turns, stacked, why_not
 from .batched_transfer import stack_outputs, transfer_stack
 from .transfer import in_pieces, target_data, transfer
 
@@ -170,42 +170,48 @@ def _finish(bench, net, loss, i, seed):
     return _trained(bench, i, seed, net, loss, record)
 
 # %% ../../nbs/30_training/09_pipeline.ipynb #b17c0003
-def _programs(bench, at_once):
+def _programs(bench, at_once, compiled):
     "What trains on the source and on each target; `at_once` 0: as many models as fit."
     if not bench.batched:
         size = at_once or largest_group(bench)
         sets = {'source': (bench.x, bench.y)} | {t: (d.x_train, d.y_train) for t, d in bench.targets.items()}
-        bench.batched.update({t: Batched(*xy, size) for t, xy in sets.items()})
+        bench.batched.update({t: Batched(*xy, size, compiled) for t, xy in sets.items()})
     return bench.batched
 
+def _by_kind(drawn):
+    "Lists of (number, net, plan, weights of all of its kind, its row in them)."
+    kinds = {}
+    for item in drawn: kinds.setdefault(plan_kind(item[2]), []).append(item)
+    for items in kinds.values():
+        weights = stacked([net for _, net, _ in items], 'cpu')
+        yield [(*item, weights, g) for g, item in enumerate(items)]
+
 def _drawn_ahead(bench, masks, models, seeds, size):
-    "Groups of (number, net, plan)."
-    def draw(part): return [(i, *new_model(bench, masks[i], seeds.get(i, i))) for i in part]
+    "What `_by_kind` gives, of one group after the other."
+    def draw(part): return list(_by_kind((i, *new_model(bench, masks[i], seeds.get(i, i))) for i in part))
     parts = [models[k:k + size] for k in range(0, len(models), size)]
     with ThreadPoolExecutor(1) as beside:
         coming = beside.submit(draw, parts[0])
         for part in parts[1:] + [[]]:
-            group, coming = coming.result(), beside.submit(draw, part)
-            yield group
+            kinds, coming = coming.result(), beside.submit(draw, part)
+            yield from kinds
 
 # %% ../../nbs/30_training/09_pipeline.ipynb #b17c0004
+@short_turns()
 def _as_one_program(bench, seeds, keep, group):
     "Train, transfer and record models whose plans are of one kind."
-    models, nets, plans = zip(*group); n, programs = len(group), bench.batched
-    stack = programs['source'].fit(nets[0], stacked(nets, bench.device), list(plans))
+    models, nets, plans, (weights, *_), (first, *_) = zip(*group); n, programs = len(group), bench.batched
+    state = {k: t[first:first + n].to(bench.device) for k, t in weights.items()}
+    stack = programs['source'].fit(nets[0], state, list(plans))
     losses, precision = stack.losses[:n].tolist(), bench.recipe.training.precision
     rows = {t: record_outputs(transfer_stack(nets[0], stack.state, d, programs[t], n), d.y_eval)
             for t, d in bench.targets.items()}
     if bench.recipe.design.units == 'examples':
-        rows['source'] = stack_outputs(nets[0], stack.state, bench.x, bench.y, precision, bench.forwards)
+        rows['source'] = stack_outputs(nets[0], stack.state, bench.x, bench.y, precision, bench.forwards,
+                                       programs['source'].compiled)
     for g, net in enumerate(nets if keep else ()): net.load_state_dict({k: t[g] for k, t in stack.state.items()})
     return [_trained(bench, i, seeds.get(i, i), nets[g] if keep else None, losses[g],
                      lambda g=g: {t: r[g] for t, r in rows.items()}, at_once=stack.size) for g, i in enumerate(models)]
-
-def _by_kind(group):
-    kinds = {}
-    for item in group: kinds.setdefault(plan_kind(item[2]), []).append(item)
-    return kinds.values()
 
 # %% ../../nbs/30_training/09_pipeline.ipynb #b17c0006
 MOST = 64 # models of a group
@@ -236,15 +242,14 @@ def _all_side_by_side(bench, masks, models, at_once, seeds):
         models = models[len(done):]
         yield from done
 
-def _all_as_programs(bench, masks, models, at_once, seeds, keep):
-    programs = _programs(bench, at_once)
+def _all_as_programs(bench, masks, models, at_once, seeds, keep, compiled):
+    programs = _programs(bench, at_once, compiled)
     def smaller():
         for p in programs.values(): p.halve()
         for d in bench.targets.values(): d.kept.clear()
-    for group in _drawn_ahead(bench, masks, models, seeds, programs['source'].size):
-        for part in _by_kind(group):
-            yield from in_groups(lambda x: _as_one_program(bench, seeds, keep, x), part, programs['source'].size,
-                                 smaller)[0]
+    def work(part): return _as_one_program(bench, seeds, keep, part)
+    for part in _drawn_ahead(bench, masks, models, seeds, programs['source'].size):
+        yield from in_groups(work, part, programs['source'].size, smaller)[0]
 
 # %% ../../nbs/30_training/09_pipeline.ipynb #b17c0009
 def train_models(bench:Workbench,
@@ -253,11 +258,12 @@ def train_models(bench:Workbench,
                  at_once:int=0, # as one program, or side by side; 0: as many as fit. Fewer when memory does not suffice
                  seeds:dict=None, # {model: the number its seeds derive from}; empty: its own
                  keep:bool=True, # the trained nets
+                 compiled:bool=True, # on a GPU, from the second group on: worth it for some hundreds of models
                 ): # yields `Trained`
     "Train some models, transfer them to every target, record their outputs."
     models, seeds = list(models), seeds or {}
     if not models: return
-    if bench.loop == 'batched': yield from _all_as_programs(bench, masks, models, at_once, seeds, keep)
+    if bench.loop == 'batched': yield from _all_as_programs(bench, masks, models, at_once, seeds, keep, compiled)
     elif bench.loop == 'together': yield from _all_side_by_side(bench, masks, models, at_once, seeds)
     else:
         for i in models: yield _finish(bench, *train_source(bench, masks[i], seeds.get(i, i)), i, seeds.get(i, i))

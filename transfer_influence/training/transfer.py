@@ -138,12 +138,18 @@ class _HeadSteps:
             r, learning_rate = (t.index_select(0, self.at)[0] for t in (self.rows, self.rates))
             _head_step(self.a, self.onehot, r, self.w, self.v, learning_rate, self.plan); self.at.add_(1)
 
-    def fit(self, features, start):
-        self.a[..., :-1].copy_(features); self.w.copy_(start); self.v.zero_(); self.at.zero_()
-        if self.again.stream: self.again.stream.wait_stream(torch.cuda.current_stream())
-        for _ in range(len(self.rates)//self.many): self.again()
-        if self.again.stream: torch.cuda.current_stream().wait_stream(self.again.stream)
-        return self.w.clone()
+# %% ../../nbs/30_training/07_transfer.ipynb #c1963d97
+from fastcore.basics import patch
+
+@patch
+def fit(self:_HeadSteps, features, start):
+    self.a[..., :-1].copy_(features)
+    self.w.copy_(start)
+    for t in (self.v, self.at): t.zero_()
+    if self.again.stream: self.again.stream.wait_stream(torch.cuda.current_stream())
+    for _ in range(len(self.rates)//self.many): self.again()
+    if self.again.stream: torch.cuda.current_stream().wait_stream(self.again.stream)
+    return self.w.clone()
 
 def _recorded(features, y, start, plan, kept):
     key = ('head', *features.shape, start.shape[-1])
