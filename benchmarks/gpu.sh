@@ -19,8 +19,8 @@ fetch() {  # FOLDER WHEEL…
 missing() { # FOLDER: what its wheels need and is neither beside them nor on the machine
   python3 - "$1/wheels" "${THERE[@]}" <<'END'
 import email, os, sys, zipfile
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from pip._vendor.packaging.requirements import Requirement
+from pip._vendor.packaging.utils import canonicalize_name
 folder, there = sys.argv[1], set(sys.argv[2:])
 about = [email.message_from_bytes(z.read(n)) for f in os.listdir(folder) for z in [zipfile.ZipFile(f'{folder}/{f}')]
          for n in z.namelist() if n.endswith('.dist-info/METADATA')]
