@@ -78,10 +78,10 @@ def write_influence(run,             # a run folder
                    ) -> None:
     "Write the influence files of a run."
     store = open_run(run)
-    results = [f.influence for f in found or find_all(store)]
-    for path, r in [(f'influence/{r.target}.npz', r) for r in results] + [('influence.npz', results[0])]:
-        data = BytesIO(); save_influence(r, data)
-        store.put_bytes(path, data.getvalue())
+    for k, f in enumerate(found or find_all(store)):
+        data = BytesIO(); save_influence(f.influence, data)
+        for path in [f'influence/{f.influence.target}.npz'] + ['influence.npz']*(k == 0): # the first target's is both
+            store.put_bytes(path, data.getvalue())
 
 # %% ../../nbs/70_show/04_report.ipynb #5a54f153
 ZERO = dict(average='All models see equally many classes, so zero is the average class: a negative class is worse than '
