@@ -131,7 +131,18 @@ def source_rates(recipe, size:int) -> dict:
     found['side by side, 4'] = 4*3600/seconds(lambda: bench.together.fit(nets, plans), 1)
     found |= batched_rate(load_workbench(recipe, device=DEVICE, loop='batched'), size)
     x, y = bench.x[torch.arange(32, device=DEVICE) % len(bench.labels)].float(), bench.y[:32]
-    return found | dict(flop_per_step=flop_count(nets[0].to(DEVICE), x, y)/32*plans[0].rows.shape[1])
+    net, images = nets[0].to(DEVICE), plans[0].rows.shape[1]
+    return found | dict(flop_per_step=flop_count(net, x, y)/32*images, bytes_per_step=step_bytes(net, x, images))
+
+def step_bytes(net, x, images:int) -> float:
+    """What a step of a model must move at the least: each layer's outputs and their gradients written and read once, the
+    inputs read twice; nine passes of SGD over the weights in float32."""
+    sizes, leaves = [], [m for m in net.modules() if not list(m.children())]
+    hooks = [m.register_forward_hook(lambda m, given, out: sizes.append(out.numel())) for m in leaves]
+    with torch.no_grad(): net(x)
+    for h in hooks: h.remove()
+    weights = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    return (2 if GPU else 4)*images*(4*sum(sizes) + 2*x.numel())/len(x) + 9*4*weights
 
 def batched_rate(bench, size:int) -> dict:
     if GPU: torch.cuda.empty_cache(); torch.cuda.reset_peak_memory_stats()
@@ -139,11 +150,11 @@ def batched_rate(bench, size:int) -> dict:
     first, second = (seconds(lambda: b.fit(nets[0], state, plans), 1, 0) for _ in range(2)) # as it comes; compiled
     times = sorted(seconds(lambda: b.fit(nets[0], state, plans), 1, 0) for _ in range(3 if second < 20 and GPU else 1))
     (stack,) = b.stacks.values()
-    memory, weights = torch.cuda.max_memory_allocated()/1e9 if GPU else 0., stack.flat.numel()*4/size # bytes a model
+    memory = torch.cuda.max_memory_allocated()/1e9 if GPU else 0.
     once = times[len(times)//2]
     return {f'batched, {size}': size*3600/once, 'seconds of the first group': first, 'seconds of the second': second,
             'GB': memory, 'models': size,
-            'seconds_per_model_step': once/len(plans[0])/size, 'sgd_bytes': 9*weights, # moved by a step of SGD
+            'seconds_per_model_step': once/len(plans[0])/size,
             'milliseconds_per_model': {'train': 1000*once/size} | stages(bench, nets, plans, stack)}
 
 def stages(bench, nets, plans, stack) -> dict: # {stage: ms a model}
@@ -304,7 +315,7 @@ def source_rows(net, s, best):
     if 'error' in s: return [[net, str(s['error']), '']]
     rates = [[f'{net}, source alone, {k}: models/h', float(v), ''] for k, v in s.items()
              if k.startswith(('fastai', 'side', 'batched'))]
-    floors = dict(arithmetic=s['flop_per_step']/best['flops'], memory=s['sgd_bytes']/best['bytes'])
+    floors = dict(arithmetic=s['flop_per_step']/best['flops'], memory=s['bytes_per_step']/best['bytes'])
     limit, step = max(floors, key=floors.get), float(s['seconds_per_model_step'])
     return rates + [[f'{net}: seconds a step of a model', step, f'{100*floors[limit]/step:.1f} % ({limit})'],
                     [f'{net}: seconds of the first group', float(s['seconds of the first group']),
