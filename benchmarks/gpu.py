@@ -193,7 +193,7 @@ def whole(recipe, folder:Path, name:str, loop:str, seconds:float=100) -> dict:
         running = subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | place)
         while running.poll() is None and time.time() < start + most:
             time.sleep(.2)
-            if not to_the_end and len(list(out.glob('commits/*'))) == recipe.run.models: break
+            if not to_the_end and len(list(out.glob('commits/*.json'))) == recipe.run.models: break
     found = dict(seconds=time.time() - start, to_its_page=running.poll() == 0)
     if running.poll() is None: running.kill(); running.wait()
     elif running.returncode: print((folder/'said').read_text()[-3000:], file=sys.stderr)
@@ -201,7 +201,7 @@ def whole(recipe, folder:Path, name:str, loop:str, seconds:float=100) -> dict:
 
 def rates(out:Path, start:float, size:int) -> dict:
     "What the times of the commits tell; they come in groups of `size`, of which the second half counts."
-    times = sorted(f.stat().st_mtime for f in out.glob('commits/*')); groups = len(times)//size
+    times = sorted(f.stat().st_mtime for f in out.glob('commits/*.json')); groups = len(times)//size
     found = dict(models=len(times), groups=groups)
     if groups < 4: return found | dict(error=f'{len(times)} models: fewer than four groups of {size}')
     a, b = groups//2*size - 1, groups*size - 1

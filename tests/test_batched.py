@@ -48,15 +48,15 @@ def test_killed_in_mid_group(recipe, undisturbed, tmp_path):
     "Committed models stay, the others are trained again, and the result is the same to the last byte."
     p = start(tmp_path, recipe, '--workers', 1)
     run, end = tmp_path/'run', time.time() + 100
-    while not list(run.glob('commits/*')) and time.time() < end: time.sleep(.01)
+    while not list(run.glob('commits/*.json')) and time.time() < end: time.sleep(.01)
     children = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(p.pid)], capture_output=True, text=True).stdout.split()
     for pid in (*map(int, children), p.pid): os.kill(pid, signal.SIGKILL)
     p.communicate()
-    kept = {f.name: f.read_bytes() for f in run.glob('commits/*')}
+    kept = {f.name: f.read_bytes() for f in run.glob('commits/*.json')}
     assert 0 < len(kept) < MODELS
     p = start(tmp_path, recipe, '--workers', 2); _, err = p.communicate(timeout=250)
     assert p.returncode == 0, err
-    assert {f.name: f.read_bytes() for f in run.glob('commits/*')}.items() >= kept.items()
+    assert {f.name: f.read_bytes() for f in run.glob('commits/*.json')}.items() >= kept.items()
     assert (run/'influence.npz').read_bytes() == (undisturbed/'influence.npz').read_bytes() and verify(open_run(run)).ok
 
 

@@ -32,7 +32,7 @@ def alive(pid):
     except OSError: return False
 
 
-def commits(out): return {p.name: p.read_bytes() for p in (out/'commits').glob('*')} if (out/'commits').exists() else {}
+def commits(out): return {p.name: p.read_bytes() for p in (out/'commits').glob('*.json')} if (out/'commits').exists() else {}
 
 
 def wait_for(condition, seconds=120):

@@ -54,7 +54,7 @@ def refused(capsys):
 
 
 def commits(child): return {p.name: p.read_bytes()
-                            for p in (child/'commits').glob('*')} if (child/'commits').exists() else {}
+                            for p in (child/'commits').glob('*.json')} if (child/'commits').exists() else {}
 
 
 def alive(pid):
