@@ -1,8 +1,9 @@
 """What one GPU does: notebook cells for it, equality of the loops, models per hour of four nets by every loop, whole
 runs, memory, the share of the card's own best. Without a GPU the same code runs on a thousandth of the work, as a
 rehearsal."""
-from common import check, flop_count, load, machine, np, time, torch # first: it sets the threads
-from b7_gpu import pictures
+from common import check, load, machine, np, time, torch # first: it sets the threads
+from gpu_task import (ALPHA, CLOCK, DEVICE, GPU, NETS, PRECISION, best_rates, card, drawn, images, is_real, left,
+                      recipe_of, source_rates)
 from run import print_rows
 
 from argparse import ArgumentParser
@@ -13,67 +14,18 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 import json
 import os
-import platform
 import subprocess
 import sys
 import traceback
 
 import transfer_influence as ti
-from transfer_influence.fleet.fleet import versions
-from transfer_influence.images.folders import load_images
 from transfer_influence.basics.recipe import OUTPUTS, to_toml
 from transfer_influence.training.batched_loop import Batched, stacked
-from transfer_influence.training.batched_transfer import stack_features, transfer_stack
-from transfer_influence.training.outputs import record_outputs
-from transfer_influence.training.pipeline import load_workbench, new_model, train_models
-from transfer_influence.records.store import Store, write_model
-from transfer_influence.training.fastai_loop import fit_fastai
+from transfer_influence.training.batched_transfer import stack_features
+from transfer_influence.training.pipeline import load_workbench, train_models
 
-GPU = torch.cuda.is_available()
-DEVICE, PRECISION = ('cuda', 'bfloat16') if GPU else ('cpu', 'float32')
-LIMIT = 340 if GPU else 600 # seconds of the whole (`--seconds`); what does not fit is left out, and named
-NETS = dict(patch=dict(width=48, batch_size=128, lr=.2), strided_cnn=dict(width=24, batch_size=128, lr=.1),
-            small_resnet=dict(width=16, batch_size=128, lr=.1),
-            airbench=dict(width=64, batch_size=1000, lr=.05, augment='flip-crop'))
-STEPS, ALPHA, CLASSES, EACH = (312, .1, 200, 250) if GPU else (4, .5, 8, 12)
 WHOLE = dict(patch=5000, strided_cnn=256, small_resnet=160) if GPU else dict(patch=8) # models of the whole commands
-START, SHARE = time.time(), 1. # `--share` of the models of the whole commands
-
-def left() -> float: return LIMIT - (time.time() - START)
-
-
-# the card
-
-def smi(*keys):
-    "What the driver says of the first card."
-    query = ['nvidia-smi', f'--query-gpu={",".join(keys)}', '--format=csv,noheader']
-    try: said = subprocess.run(query, capture_output=True, text=True, timeout=20).stdout
-    except OSError: return {}
-    return dict(zip(keys, map(str.strip, said.split('\n')[0].split(','))))
-
-def card() -> dict:
-    "What the numbers depend on."
-    name = torch.cuda.get_device_name() if GPU else 'none'
-    return dict(name=name, cuda=torch.version.cuda, load=load(), versions=versions(), system=platform.platform(),
-                **smi('driver_version', 'clocks.sm', 'clocks.max.sm', 'clocks.mem', 'power.limit', 'memory.total'))
-
-def best_rates() -> dict: # FLOP/s and bytes/s
-    "The card's own best on a large product and a large copy."
-    n, dtype = (8192, torch.bfloat16) if GPU else (256, torch.float32)
-    a = torch.randn(n, n, device=DEVICE, dtype=dtype)
-    b = torch.empty(2**30 if GPU else 2**20, device=DEVICE, dtype=torch.uint8)
-    c = torch.empty_like(b)
-    return dict(flops=2*n**3/seconds(lambda: a@a), bytes=2*b.numel()/seconds(lambda: c.copy_(b)))
-
-def seconds(f, repeats=5, unmeasured=1) -> float:
-    "The least of several, the first not counted."
-    times = []
-    for _ in range(repeats + unmeasured):
-        if GPU: torch.cuda.synchronize()
-        t = time.perf_counter(); f()
-        if GPU: torch.cuda.synchronize()
-        times.append(time.perf_counter() - t)
-    return min(times[unmeasured:])
+SHARE = 1. # `--share` of these
 
 
 # the cells that need a GPU
@@ -89,89 +41,6 @@ def run_cells(path:Path) -> str:
         try: exec(compile(s, path.name, 'exec'), names)
         except Exception: return traceback.format_exc(limit=-1).strip().splitlines()[-1]
     return ''
-
-
-# the task: source, target, recipe
-
-PACKS = dict(source='tiny-imagenet.npz', cifar10='cifar10-train.npz', test='cifar10-test.npz')
-
-def is_real(folder:Path) -> bool: return GPU and all((folder/f).is_file() for f in PACKS.values())
-
-def images(folder:Path) -> dict: # {'source', 'cifar10', 'test': ImageSet}
-    "The real sets where their packs are there, else pictures of the same shape."
-    if is_real(folder): return {k: load_images(folder/f) for k, f in PACKS.items()}
-    n = 1000 if GPU else 40
-    return dict(source=pictures(CLASSES, EACH), cifar10=pictures(10, n), test=pictures(10, n))
-
-def recipe_of(net:str, models:int, folder:Path) -> ti.Recipe:
-    "Patches, 312 steps on a tenth of 200 classes, a head on 10,000 images."
-    r = ti.load_recipe('tiny-imagenet-cifar10', models=models); (target,) = r.targets
-    target = replace(target, path=str(folder/'cifar10.npz'), test_path=str(folder/'test.npz'), per_class=0,
-                     epochs=24 if GPU else 1)
-    training = replace(r.training, net=net, epochs=0, steps=STEPS, precision=PRECISION, **NETS[net])
-    return replace(r, source=replace(r.source, path=str(folder/'source.npz')), targets=(target,), training=training,
-                   design=replace(r.design, alpha=ALPHA, repeats=0))
-
-
-# source training alone
-
-def drawn(bench, n:int, first:int=0) -> tuple:
-    masks = ti.sample_masks(max(2, first + n), bench.class_names, ALPHA).values
-    nets, plans = zip(*[new_model(bench, masks[i], i) for i in range(first, first + n)])
-    return list(nets), list(plans)
-
-def source_rates(recipe, size:int) -> dict:
-    "Models per hour of each loop; drawing and starting are not counted."
-    found = {}
-    bench = load_workbench(recipe, device=DEVICE, loop='together')
-    nets, plans = drawn(bench, 1)
-    net = nets[0].to(DEVICE)
-    found['fastai'] = 3600/seconds(lambda: fit_fastai(net, bench.x, bench.y, plans[0]), 1)
-    nets, plans = drawn(bench, 4)
-    found['side by side, 4'] = 4*3600/seconds(lambda: bench.together.fit(nets, plans), 1)
-    found |= batched_rate(load_workbench(recipe, device=DEVICE, loop='batched'), size)
-    x, y = bench.x[torch.arange(32, device=DEVICE) % len(bench.labels)].float(), bench.y[:32]
-    net, images = nets[0].to(DEVICE), plans[0].rows.shape[1]
-    return found | dict(flop_per_step=flop_count(net, x, y)/32*images, bytes_per_step=step_bytes(net, x, images))
-
-def step_bytes(net, x, images:int) -> float:
-    """What a step of a model must move at the least: each layer's outputs and their gradients written and read once, the
-    inputs read twice; nine passes of SGD over the weights in float32."""
-    sizes, leaves = [], [m for m in net.modules() if not list(m.children())]
-    hooks = [m.register_forward_hook(lambda m, given, out: sizes.append(out.numel())) for m in leaves]
-    with torch.no_grad(): net(x)
-    for h in hooks: h.remove()
-    weights = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    return (2 if GPU else 4)*images*(4*sum(sizes) + 2*x.numel())/len(x) + 9*4*weights
-
-def batched_rate(bench, size:int) -> dict:
-    if GPU: torch.cuda.empty_cache(); torch.cuda.reset_peak_memory_stats()
-    nets, plans = drawn(bench, size); state, b = stacked(nets, DEVICE), Batched(bench.x, bench.y, size)
-    first, second = (seconds(lambda: b.fit(nets[0], state, plans), 1, 0) for _ in range(2)) # as it comes; compiled
-    times = sorted(seconds(lambda: b.fit(nets[0], state, plans), 1, 0) for _ in range(3 if second < 20 and GPU else 1))
-    (stack,) = b.stacks.values()
-    memory = torch.cuda.max_memory_allocated()/1e9 if GPU else 0.
-    once = times[len(times)//2]
-    return {f'batched, {size}': size*3600/once, 'seconds of the first group': first, 'seconds of the second': second,
-            'GB': memory, 'models': size,
-            'seconds_per_model_step': once/len(plans[0])/size,
-            'milliseconds_per_model': {'train': 1000*once/size} | stages(bench, nets, plans, stack)}
-
-def stages(bench, nets, plans, stack) -> dict: # {stage: ms a model}
-    "What else a group of models goes through; in a run, drawing and writing are done beside."
-    (name, data), = bench.targets.items(); size = len(nets)
-    def ms(f, unmeasured=0): return 1000*seconds(f, 1, unmeasured)/size
-    found = {'draw': ms(lambda: drawn(bench, size)), 'stack': ms(lambda: stacked(nets, DEVICE)),
-             'load': ms(lambda: stack.load(stack.state, list(plans))),
-             'features': ms(lambda: stack_features(nets[0], stack.state, data), 2)} # as it comes, compiled, measured
-    scores = transfer_stack(nets[0], stack.state, data, None, size) # records the head's steps
-    found['head'] = ms(lambda: transfer_stack(nets[0], stack.state, data, None, size)) - found['features']
-    found['outputs'] = ms(lambda: record_outputs(scores, data.y_eval), 1)
-    rows = record_outputs(scores, data.y_eval)
-    with TemporaryDirectory() as folder:
-        store = Store(folder)
-        found['write'] = ms(lambda: [write_model(store, i, {name: r}, {}) for i, r in enumerate(rows)])
-    return found
 
 
 # whole commands
@@ -228,7 +97,8 @@ def equality(models:int) -> dict:
     r = replace(r, design=replace(r.design, repeats=0), training=replace(r.training, precision=PRECISION))
     (_, a), (_, again), (masks, b) = (fleet(r, loop, models, 25 if GPU else 1e9)
                                       for loop in ('batched', 'batched', 'together'))
-    models = min(len(a), len(again), len(b)); masks, a, again, b = masks[:models], a[:models], again[:models], b[:models]
+    models = min(len(a), len(again), len(b))
+    masks, a, again, b = (t[:models] for t in (masks, a, again, b))
     gap = (a - b).mean(2) # of each model and output; the last output is a class, not a number
     shift = {k: dict(mean=float(g.mean()), stderr=float(g.std(ddof=1)/models**.5)) for k, g in zip(OUTPUTS[:-1], gap.T)}
     tables = [ti.class_influence(ti.from_arrays(masks, x[:, 2]), missing='mask').values for x in (a, b)]
@@ -248,7 +118,8 @@ def tried(what:str, f, *args):
     print(f'{what}: {time.time() - t:.0f} s, {left():.0f} s left', file=sys.stderr, flush=True)
     return found
 
-SIZES = dict(patch=64, strided_cnn=32, small_resnet=32, airbench=8) if GPU else dict.fromkeys(NETS, 2) # models of a stack
+# models of a stack
+SIZES = dict(patch=64, strided_cnn=32, small_resnet=32, airbench=8) if GPU else dict.fromkeys(NETS, 2)
 
 def compiled(net:str, folder:Path):
     "Let torch compile what `source_rates` will need; its results lie in torch's own folder."
@@ -306,8 +177,9 @@ def checks_of(found) -> list:
     rates = {net: found['whole'].get(net, {}).get('models_per_hour', 0.) for net in BARS}
     checks = [check(f'{net}: models per hour of ti-run', rates[net], bar) for net, bar in BARS.items()]
     air = found['source'].get('airbench', {}); air = max([v for k, v in air.items() if k.startswith('batched')] or [0.])
+    first = found['whole'].get('patch', {}).get('until_first', 1e9)
     return checks + [check('airbench: models per hour', air, 6000),
-                     check('seconds to the first model', found['whole'].get('patch', {}).get('until_first', 1e9), 30, False),
+                     check('seconds to the first model', first, 30, False),
                      check('GB of 64 patch models', found['source']['patch'].get('GB', 1e9), 8, False)] if GPU else []
 
 def source_rows(net, s, best):
@@ -328,10 +200,12 @@ def stage_rows(source):
 
 def whole_rows(what, w, source):
     if 'error' in w: return [[what, str(w['error']), '']]
-    rows = [[f'ti-run, {what}: models/h once running', w['models_per_hour'], f"{w['until_first']:.0f} s to the first, {w['seconds']:.0f} s for {w['models']}"]]
+    times = f"{w['until_first']:.0f} s to the first, {w['seconds']:.0f} s for {w['models']}"
+    rows = [[f'ti-run, {what}: models/h once running', w['models_per_hour'], times]]
     ms = source.get('milliseconds_per_model', {})
     card = sum(ms.get(k, 0) for k in ('train', 'features', 'head', 'outputs'))
-    return rows + [[f'ti-run, {what}: % of a model when the card waits', 100*(1 - card*w['models_per_hour']/3.6e6), '']]*bool(ms)
+    waits = 100*(1 - card*w['models_per_hour']/3.6e6)
+    return rows + [[f'ti-run, {what}: % of a model when the card waits', waits, '']]*bool(ms)
 
 def table(found) -> list:
     "Rows for people."
@@ -351,24 +225,26 @@ def one_part(root:Path, part:str, folder:Path):
     print(json.dumps(found or '', default=float))
 
 def main():
-    global LIMIT, SHARE
+    global SHARE
     p = ArgumentParser(description=__doc__)
     p.add_argument('--data', type=Path, default=Path('benchmarks/gpu/data'))
     p.add_argument('--out', type=Path, default=Path('results/benchmarks'))
-    p.add_argument('--seconds', type=int, default=LIMIT, help='of the whole; what does not fit is left out, and named')
+    p.add_argument('--seconds', type=int, default=CLOCK['limit'], help='of the whole; what does not fit is left out')
     p.add_argument('--share', type=float, default=1, help='of the models of the whole commands')
     p.add_argument('--part', help='that alone (the script calls itself)')
-    a, before = p.parse_args(), load(); LIMIT, SHARE = a.seconds, a.share; root = Path(__file__).resolve().parent.parent
+    a, before = p.parse_args(), load(); root = Path(__file__).resolve().parent.parent
+    CLOCK['limit'], SHARE = a.seconds, a.share
     if a.part: return one_part(root, a.part, a.data)
     a.out.mkdir(parents=True, exist_ok=True)
     def save(found):
         name = found['card']['name'].replace('NVIDIA ', '').replace(' ', '-') if GPU else 'rehearsal'
         result = dict(benchmark='B7', title='GPU: many models as one program', quick=not GPU, device=name, **found,
-                      seconds=time.time() - START, load=dict(before=before, after=load()), machine=machine())
+                      seconds=time.time() - CLOCK['start'], load=dict(before=before, after=load()), machine=machine())
         result |= dict(checks=checks_of(found) if 'patch' in found['source'] else [])
         (a.out/f'B7-{name}.json').write_text(json.dumps(result, indent=1, default=float) + '\n', 'utf-8')
         return result
     with TemporaryDirectory() as folder: found = measure(root, a.data, Path(folder), save)
-    print(json.dumps(found['card'])); print_rows(table(found)); print_rows(stage_rows(found['source'])); print(f'written into {a.out}')
+    print(json.dumps(found['card']))
+    print_rows(table(found)); print_rows(stage_rows(found['source'])); print(f'written into {a.out}')
 
 if __name__ == '__main__': main()

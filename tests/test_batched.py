@@ -13,8 +13,8 @@ import pytest
 import transfer_influence as ti
 from transfer_influence.basics.recipe import to_toml
 from transfer_influence.records.read_run import read_commit, verify
-from transfer_influence.records.store import committed, open_run
-from transfer_influence.fleet.fleet import for_run
+from transfer_influence.records.store import Store, committed, open_run
+from transfer_influence.fleet.fleet import compiled_if_many, task_of
 from transfer_influence.fleet.worker import Task, block_of
 from transfer_influence.cli.train import count_at_once
 
@@ -87,14 +87,23 @@ def test_blocks():
     for loop in ('resident', 'fastai'): assert block_of(Task('run', loop=loop), on_gpu=False) == 1
     assert block_of(Task('run', loop='resident'), on_gpu=True) == 128
     assert block_of(Task('run', loop='resident', at_once=8), on_gpu=True) == 16
-    for each, groups in ((200, 2), (2000, 3), (50_000, 8)): assert block_of(Task('run', loop='resident'), True, each) == 64*groups
+    for each, groups in ((200, 2), (2000, 3), (50_000, 8)):
+        assert block_of(Task('run', loop='resident'), True, each) == 64*groups
     assert block_of(Task('run', loop='fastai'), on_gpu=True) == 4
+
+
+def test_large_nets_come_in_short_blocks(recipe, tmp_path):
+    "A ResNet fills a card by itself and takes long; progress should move all the same."
+    def block(net):
+        r = replace(recipe, training=replace(recipe.training, net=net, loop='resident'))
+        return block_of(task_of(r, Store(tmp_path)), True, 7540)
+    assert (block('patch'), block('resnet18')) == (512, 4)
 
 
 def test_compiled_where_it_pays():
     "A task says so where a worker will train some hundreds of models; the cost of a run counts the same way."
     t = Task('run', loop='batched')
-    assert [for_run(t, n, workers).compiled for n, workers in ((300, 1), (301, 1), (500, 2), (700, 2))] == [
+    assert [compiled_if_many(t, n, workers).compiled for n, workers in ((300, 1), (301, 1), (500, 2), (700, 2))] == [
         False, True, False, True]
 
 

@@ -28,7 +28,7 @@ from .ray_engine import open_engine
 from .begin import begin_run
 from .progress import say_time
 from .worker import block_of, work
-from .fleet import Fleet, for_run, task_of
+from .fleet import Fleet, compiled_if_many, task_of
 
 # %% ../../nbs/45_fleet/07_cost.ipynb #ba6ee2e6
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def probe(recipe:Recipe,
     module = 'transfer_influence.training.pipeline'
     with TemporaryDirectory() as d, open_engine('local', workers, None, gpus, 2, module) as pool:
         task = task_of(recipe, Store(Path(d)/'probe'), at_once, recipe.run.keep_weights)
-        task = for_run(task, len(missing), pool.workers)
+        task = compiled_if_many(task, len(missing), pool.workers)
         size = max(1, min(block_of(task, pool.on_gpu), recipe.run.models//(2*pool.workers)))
         _need_models(recipe, 2*size*pool.workers)
         store = begin_run(recipe, Path(d)/'probe')

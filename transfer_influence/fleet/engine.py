@@ -81,7 +81,7 @@ def slot_devices(workers:int=None, # empty: one for each GPU, else for each core
     "Spread workers over GPUs. Raises `InputError` for fewer than 1 worker or more GPUs than there are."
     seen = visible_gpus()
     need(gpus is None or 0 <= gpus <= len(seen),
-         f'gpus must be from 0 to {len(seen)} on this machine, not {gpus}; leave it out to use all')
+         f'gpus must be from 0 to {len(seen)} on this machine, not {gpus or 0:g}; leave it out to use all')
     seen = seen if gpus is None else seen[:int(gpus)]
     workers = (len(seen) or default_workers()) if workers is None else workers
     need(workers >= 1, f'workers must be at least 1, not {workers}')

@@ -183,6 +183,7 @@ def _stack(self:Batched, net, state, plans):
     except RuntimeError as e: # the net itself can, as the first group has shown
         if isinstance(e, torch.OutOfMemoryError) or not fused: raise
         print(f'note: not compiled ({type(e).__name__}), so slower than need be', file=sys.stderr)
+        self.compiled = fused = False
         stack = build(False)
     self.stacks[kind], stack.fused = stack, fused
     return stack

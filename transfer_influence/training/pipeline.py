@@ -41,8 +41,7 @@ class Workbench:
     loop:str              # resident, batched, together or fastai: the one that trains
     together:Together = None # of the loop `together`
     batched:dict = field(default_factory=dict) # of the loop `batched`: {'source' or target: `Batched`}
-    kept:dict = field(default_factory=dict) # how many models fit at once, when that is known
-    forwards:dict = field(default_factory=dict) # of the loop `batched`: what was compiled for the source images
+    kept:dict = field(default_factory=dict) # what was found or compiled once: how many fit at once, forward passes
 
     @property
     def device(self): return self.x.device
@@ -207,7 +206,7 @@ def _as_one_program(bench, seeds, keep, group):
     rows = {t: record_outputs(transfer_stack(nets[0], stack.state, d, programs[t], n), d.y_eval)
             for t, d in bench.targets.items()}
     if bench.recipe.design.units == 'examples':
-        rows['source'] = stack_outputs(nets[0], stack.state, bench.x, bench.y, precision, bench.forwards,
+        rows['source'] = stack_outputs(nets[0], stack.state, bench.x, bench.y, precision, bench.kept,
                                        programs['source'].compiled)
     for g, net in enumerate(nets if keep else ()): net.load_state_dict({k: t[g] for k, t in stack.state.items()})
     return [_trained(bench, i, seeds.get(i, i), nets[g] if keep else None, losses[g],
