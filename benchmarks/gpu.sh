@@ -4,6 +4,7 @@
 # usage: benchmarks/gpu.sh [FOLDER [OPTION…]]  wheels/*.whl and data/*.npz come from FOLDER (benchmarks/gpu); what is not there is
 #                                         taken from the machine, or made up
 #        benchmarks/gpu.sh --pack FOLDER  on a machine with network: put the wheels there (PYTHON=3.12 names the other Python)
+# SCRIPT=budget_gpu.py runs that instead.
 # The result: ${OUT:-results/benchmarks}/B7-<card>.json, and a table on the last lines.
 set -Eeuo pipefail
 cd "$(dirname "$0")/.."
@@ -41,4 +42,4 @@ if [ "${1:-}" = --pack ]; then pack "${2:?a folder}"; exit; fi
 folder=${1:-benchmarks/gpu}; shift || true; site=$(mktemp -d); trap 'rm -rf "$site"' EXIT
 for w in "$folder"/wheels/*.whl; do [ -e "$w" ] && python3 -m zipfile -e "$w" "$site"; done
 export PYTHONPATH="$PWD:$site${PYTHONPATH:+:$PYTHONPATH}" OMP_NUM_THREADS=1 MPLBACKEND=Agg
-python3 benchmarks/gpu.py --data "$folder/data" --out "${OUT:-results/benchmarks}" "$@"
+python3 "benchmarks/${SCRIPT:-gpu.py}" --data "$folder/data" --out "${OUT:-results/benchmarks}" "$@"

@@ -18,7 +18,8 @@ from transfer_influence.records.store import open_run
 from transfer_influence.records.read_run import verify
 from transfer_influence.fleet.fleet import Fleet
 from transfer_influence.cli.train import ti_run, ti_verify
-from transfer_influence.cli.use import ti_curve, ti_explore
+from transfer_influence.cli.curve import ti_curve
+from transfer_influence.cli.use import ti_explore
 
 BIN = Path(sys.executable).parent
 KILLS = int(os.environ.get('TI_KILLS', 1))  # .ci/run asks for more

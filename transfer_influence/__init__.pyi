@@ -20,8 +20,10 @@ from .influence.reliability import (
     lds as lds, null_band as null_band, split_half as split_half, variance_report as variance_report)
 from .influence.planning import expected_gain as expected_gain, plan_models as plan_models
 from .analysis.curve import load_curves as load_curves
-from .analysis.removal import (
-    curve_cost as curve_cost, prune_classes as prune_classes, removal_curve as removal_curve)
+from .analysis.removal import curve_cost as curve_cost, removal_curve as removal_curve
+from .analysis.budget_curve import (
+    budget_cost as budget_cost, budget_curve as budget_curve, load_budget_curves as load_budget_curves)
+from .analysis.prune import prune_classes as prune_classes
 from .analysis.explore import project_labels as project_labels, subpopulations as subpopulations
 from .analysis.failures import explain_failures as explain_failures
 from .analysis.finders import (

@@ -156,6 +156,8 @@ def removal_table(curve:Curve) -> list: # of dicts
     for arm in curve.arms():
         one = len(curve.ks(arm)) == 1; k = curve.ks(arm)[0]
         if not one and arm != 'most negative': continue
+        if not one and not best_k(curve, arm).k:
+            rows.append(rows[0] | dict(source=f'{arm}: leaving out bought nothing on the select part')); continue
         d = against_full(curve, arm, k) if one else best_k(curve, arm).gain
         acc = curve.of(arm, k) if one else fitted_accuracy(curve, arm)
         name = arm if one else f'without the most negative ({best_k(curve, arm).k} at best)'

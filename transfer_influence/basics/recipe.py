@@ -36,9 +36,15 @@ def _check_choice(part, name, known):
     v = getattr(part, name)
     need(v in known, f"unknown {name} {v!r}{nearest(v, known)}")
 
+def _settle_length(part, usual):
+    "Epochs that were not given: the usual number, or none where steps were."
+    if part.epochs is None: object.__setattr__(part, 'epochs', 0 if part.steps else usual)
+
 def _check_length(part):
+    both = part.epochs and part.steps
     need((part.epochs > 0) != (part.steps > 0),
-         f'give the training length either in epochs or in steps, not epochs={part.epochs} and steps={part.steps}')
+         f'give the training length either in epochs or in steps, not epochs={part.epochs} and steps={part.steps}'
+         + both*'; epochs=0 leaves it to the steps')
 
 # %% ../../nbs/00_basics/01_recipe.ipynb #4cc4cfa9
 EMBEDDED = ('glyphs', 'digits', 'mnist5k') # they need no path
@@ -120,7 +126,7 @@ class TargetSpec:
     train_share:float = .4        # share of the images to train on, where the set has no training part of its own
     per_class:int = 0             # so many training images a class, drawn at random; 0: all there are
     protocol:str = 'frozen'       # frozen, paper, full
-    epochs:int = 15               # training length in passes over the target's training images, or
+    epochs:int = None             # training length in passes over the target's training images (15), or
     steps:int = 0                 # in batches
     batch_size:int = 64
     lr:float = .1                 # highest learning rate
@@ -132,7 +138,7 @@ class TargetSpec:
     augment:str = 'none'          # of paper and full: none, flip, crop, flip-crop, resized
     skip_bad:bool = False         # leave out unreadable images, and count them
 
-    def __post_init__(self): _check_target(self)
+    def __post_init__(self): _settle_length(self, 15); _check_target(self)
 
 # %% ../../nbs/00_basics/01_recipe.ipynb #d6145ef4
 DESIGNS = ('exact', 'bernoulli', 'varied', 'balanced', 'antithetic', 'hadamard', 'foldover', 'complete', 'auto')
@@ -168,7 +174,7 @@ class TrainSpec:
     "How a model is trained on its part of the source."
     net:str = 'patch'             # a name from `NETS`
     width:int = 32                # channels of the net's first stage
-    epochs:int = 8                # training length in passes over the model's own images, or
+    epochs:int = None             # training length in passes over the model's own images (8), or
     steps:int = 0                 # in batches
     batch_size:int = 64
     lr:float = .1                 # highest learning rate
@@ -181,7 +187,7 @@ class TrainSpec:
     loop:str = 'resident'         # resident: the quick loop; batched: many models as one program; fastai: the reference
 
     def __post_init__(self):
-        _check_sgd(self)
+        _settle_length(self, 8); _check_sgd(self)
         _check_range(self, 'width', 2, 1024, whole=True)
         _check_range(self, 'small', 0, 1024, whole=True)
         for name, known in [('net', NETS), ('loop', LOOPS), ('augment', AUGMENTS), ('precision', PRECISIONS)]:

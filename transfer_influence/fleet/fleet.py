@@ -33,7 +33,7 @@ from .engine import run_tasks, shard_of
 from .ray_engine import open_engine
 from .begin import begin_run, check_same, target_columns, target_head
 from .progress import Progress
-from .child_runs import images_of
+from .child_runs import images_of, requested
 from .worker import Task, block_of, forget, work
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #bd20f862
@@ -116,11 +116,16 @@ def _results(block, result, error):
     return [(i, 0., _line_of(error)) for i in block] if error else result
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #bd2c758b
-COMPILED_FROM = 300 # models of a worker
+COMPILED_FROM = 300 # models of a worker, each of some 300 steps
 
 def compiled_if_many(task:Task, models:int, workers:int) -> Task:
     "A task of workers that train so many models together."
     return replace(task, compiled=models > COMPILED_FROM*workers)
+
+def _equivalents(store, todo):
+    "How many models; in a child run, where some have a length of their own, by their steps."
+    steps = requested(store).steps
+    return int(steps[todo].sum()//300) if len(steps) and steps[todo].all() else len(todo)
 
 def _block(task, pool, todo):
     each = -(-len(todo)//pool.workers)
@@ -132,7 +137,7 @@ def train_all(store:Store, pool, task:Task, todo:list, progress:Progress, stop=N
     "Give all of `todo` to the workers of an engine, record failures, show progress."
     if pool.name == 'here': forget() # what this process knows of a folder may be another run's by now
     failed, trained, again, block = {}, 0, [], _block(task, pool, todo)
-    task = compiled_if_many(task, len(todo), pool.workers)
+    task = compiled_if_many(task, _equivalents(store, todo), pool.workers)
     for size, models in ((block, todo), (1, again)): # `again` fills while the first is done
         for items, result, error in run_tasks(pool, partial(work, task), _blocks(models, size)):
             if error and len(items) > 1 and not isinstance(error, UserError): again += items; continue

@@ -61,15 +61,20 @@ def _mask(root, i):
     return masks[i] if i < len(masks) else _masks(root, i + 1)[i]
 
 @lru_cache(maxsize=4)
-def _seeds(root, least): return requested(_store(root)).seeds
+def _asked(root, least): return requested(_store(root))
 
-def _seed(root, i):
-    "What the seeds of model `i` derive from: its number, or in a child run what was asked for."
-    seeds = _seeds(root, 0)
-    return i if not len(seeds) else int(seeds[i] if i < len(seeds) else _seeds(root, i + 1)[i])
+def _seed_and_steps(root, i):
+    "Of model `i`: its number and the recipe's length (0), or in a child run what was asked for."
+    asked = _asked(root, 0)
+    if not len(asked): return i, 0
+    if i >= len(asked): asked = _asked(root, i + 1)
+    return int(asked.seeds[i]), int(asked.steps[i])
+
+# %% ../../nbs/45_fleet/05_worker.ipynb #b22bd4ca
+def _bench(root, device): return _bench_of(root, device, _store(root).get_bytes('fleet.json'))
 
 @lru_cache(maxsize=1)
-def _bench(root, device):
+def _bench_of(root, device, _): # of this very header: a run of the same images and the same recipe
     import torch
     from transfer_influence.training.pipeline import load_workbench
     torch.set_num_threads(1)
@@ -86,8 +91,9 @@ def _device(task):
 def _by_recipe(task, models):
     from transfer_influence.training.pipeline import train_models
     bench, masks = _bench(task.root, _device(task)), {i: _mask(task.root, i) for i in models}
-    seeds, keep = {i: _seed(task.root, i) for i in models}, task.keep_weights
-    for t in train_models(bench, masks, models, task.at_once, seeds, keep, task.compiled):
+    seeds, steps = ({i: _seed_and_steps(task.root, i)[part] for i in models} for part in (0, 1))
+    keep = task.keep_weights
+    for t in train_models(bench, masks, models, task.at_once, seeds, keep, task.compiled, steps):
         weights = {k: v.cpu().numpy() for k, v in t.net.state_dict().items()} if keep and t.net else None
         yield t.i, t.rows, t.facts, weights, t.error
 
@@ -104,7 +110,7 @@ def _by_own(task, models):
     own, device = _own(task.own, task.root), _device(task)
     for i in models:
         try:
-            rows = train_own(own, _mask(task.root, i), i, device, _seed(task.root, i))
+            rows = train_own(own, _mask(task.root, i), i, device, _seed_and_steps(task.root, i)[0])
             yield i, rows, dict(loop='own', device=device), None, None
         except FloatingPointError as e: yield i, None, None, None, e
 
@@ -135,7 +141,7 @@ def added_bench(root:str, target:str, device:str):
 # %% ../../nbs/45_fleet/05_worker.ipynb #58afb884
 def forget() -> None:
     "Drop what is remembered of runs."
-    for f in (_store, _masks, _seeds, _bench, _own, added_bench): f.cache_clear()
+    for f in (_store, _masks, _asked, _own, added_bench): f.cache_clear()
 
 # %% ../../nbs/45_fleet/05_worker.ipynb #b1a20012
 @contextmanager

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HELPS', 'HURTS', 'NEUTRAL', 'DIVERGING', 'AGAINST', 'ARM_COLOURS', 'OTHERS', 'plain', 'plot_ranking', 'plot_heatmap',
-           'plot_null', 'plot_split_half', 'plot_plan', 'plot_curve']
+           'plot_null', 'plot_split_half', 'plot_plan', 'plot_curve', 'plot_budget']
 
 # %% ../../nbs/70_show/00_plot.ipynb #3da2ef2e
 import matplotlib.pyplot as plt
@@ -164,6 +164,38 @@ def plot_curve(curve, # a `Curve`
     ax.set(xlabel='source classes removed', ylabel=f'accuracy on {plain(curve.target)}, report part (%)')
     ax.set_title(f'{curve.replicates} replicates a point (95 % interval); order from {a.get("models")} models, '
                  f'seed {a.get("seed")}, {a.get("device")}', fontsize=8)
+    ax.legend(frameon=False, fontsize=8)
+    for s in ('top', 'right'): ax.spines[s].set_visible(False)
+    return ax
+
+# %% ../../nbs/70_show/00_plot.ipynb #b18d6e02
+def _budget_line(ax, b, arm, colour, label):
+    rows = []
+    for s in b.steps():
+        g = b.gain(s, arm); x = s/b.about['pass_steps']
+        if not g.k: rows.append((x, 0., 0., np.nan)); continue
+        half = stdtrit(g.over_full.replicates - 1, .975)*g.over_full.stderr
+        random = g.over_full.mean - g.over_random.mean if g.over_random else np.nan
+        rows.append((x, *(100*v for v in (g.over_full.mean, half, random))))
+    x, y, half, random = np.array(rows).T
+    ax.errorbar(x, y, half, fmt='o-', color=colour, ms=4, lw=1.3, capsize=3, label=plain(label))
+    ax.plot(x, random, ':', color=colour, lw=1.2)
+    return x
+
+# %% ../../nbs/70_show/00_plot.ipynb #86f63c06
+def plot_budget(curves,  # a `BudgetCurve`, or {label: BudgetCurve}
+                arm:str='most negative', # or {label: arm}
+                ax=None):
+    "Gain over all classes against passes over the source, 95 % intervals. Returns the `Axes`."
+    ax = ax or plt.subplots(figsize=(5.6, 3.4))[1]
+    if not isinstance(curves, dict): curves = {curves.about['net']: curves}
+    colours, seen = iter((HURTS, HELPS, *OTHERS)*9), set()
+    for label, b in curves.items():
+        seen |= set(_budget_line(ax, b, arm if isinstance(arm, str) else arm[label], next(colours), label))
+    ax.plot([], [], ':', color=NEUTRAL, label='as many at random')
+    ax.axhline(0, color='k', lw=.8); ax.set_xscale('log', base=2); ticks = sorted(round(x, 2) for x in seen)
+    ax.set_xticks(ticks, [f'{t:g}' for t in ticks]); ax.minorticks_off()
+    ax.set(xlabel='passes over the full source', ylabel='gain over all classes (points)')
     ax.legend(frameon=False, fontsize=8)
     for s in ('top', 'right'): ax.spines[s].set_visible(False)
     return ax

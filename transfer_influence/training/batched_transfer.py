@@ -66,7 +66,7 @@ def forward_of(net, state:dict, device,
                compiled:bool=True,
               ) -> Forward:
     "The `Forward` of an architecture: the one that is kept, if there is one."
-    key = tuple((k, *t.shape) for k, t in state.items())
+    key = compiled, *((k, *t.shape) for k, t in state.items())
     if key not in kept: kept[key] = Forward(net, device, compiled)
     return kept[key]
 

@@ -24,7 +24,7 @@ from .inputs import Streamed, net_inputs
 from .outputs import record_outputs
 from .schedule import make_plan
 from .resident_loop import Together, fit_resident, in_groups
-from .batched_loop import Batched, plan_kind, short_turns, stacked, why_not
+from .batched_loop import Batched, can_compile, plan_kind, short_turns, stacked, why_not
 from .batched_transfer import stack_outputs, transfer_stack
 from .transfer import in_pieces, target_data, transfer
 
@@ -93,9 +93,11 @@ def load_workbench(recipe:Recipe,
 def new_model(bench:Workbench,
               mask:np.ndarray, # (K,) bool: the classes the model sees; where examples are the units, (N,)
               i:int,           # the number its seeds derive from
+              steps:int=0,     # batches of its training; 0: as the recipe says
              ) -> tuple:       # a net with fresh weights, the plan of its training
     "What model `i` starts from."
     spec, source, seed = bench.recipe.training, bench.recipe.source, bench.recipe.run.seed
+    if steps: spec = replace(spec, epochs=0, steps=steps)
     net = build_net(spec.net, len(bench.class_names), source.size, source.channels, spec.width,
                     int_seed(seed, i, 'init'))
     seen = mask if bench.recipe.design.units == 'examples' else mask[bench.labels]
@@ -115,10 +117,10 @@ def _loop_that_can(bench):
     return instead if why else 'batched'
 
 # %% ../../nbs/30_training/09_pipeline.ipynb #3179d649
-def train_source(bench:Workbench, mask:np.ndarray, i:int,
+def train_source(bench:Workbench, mask:np.ndarray, i:int, steps:int=0,
                 ) -> tuple: # the trained net, the loss of its last batch
     "Train one model on its part of the source."
-    net, plan = new_model(bench, mask, i)
+    net, plan = new_model(bench, mask, i, steps)
     net = net.to(bench.device)
     return net, fit_function(bench.loop)(net, bench.x, bench.y, plan)
 
@@ -175,19 +177,20 @@ def _programs(bench, at_once, compiled):
         size = at_once or largest_group(bench)
         sets = {'source': (bench.x, bench.y)} | {t: (d.x_train, d.y_train) for t, d in bench.targets.items()}
         bench.batched.update({t: Batched(*xy, size, compiled) for t, xy in sets.items()})
+    for p in bench.batched.values(): p.compiled |= compiled and can_compile(bench.device)
     return bench.batched
 
-def _by_kind(drawn):
+def _by_kind(drawn, steps=()):
     "Lists of (number, net, plan, weights of all of its kind, its row in them)."
     kinds = {}
-    for item in drawn: kinds.setdefault(plan_kind(item[2]), []).append(item)
+    for item in drawn: kinds.setdefault((plan_kind(item[2]), dict(steps).get(item[0])), []).append(item)
     for items in kinds.values():
         weights = stacked([net for _, net, _ in items], 'cpu')
         yield [(*item, weights, g) for g, item in enumerate(items)]
 
-def _drawn_ahead(bench, masks, models, seeds, size):
+def _drawn_ahead(draw_one, models, steps, size):
     "What `_by_kind` gives, of one group after the other."
-    def draw(part): return list(_by_kind((i, *new_model(bench, masks[i], seeds.get(i, i))) for i in part))
+    def draw(part): return list(_by_kind(((i, *draw_one(i)) for i in part), steps))
     parts = [models[k:k + size] for k in range(0, len(models), size)]
     with ThreadPoolExecutor(1) as beside:
         coming = beside.submit(draw, parts[0])
@@ -228,26 +231,25 @@ def largest_group(bench:Workbench) -> int:
     return int(min(MOST, max(1, .7*free//(step + features))))
 
 # %% ../../nbs/30_training/09_pipeline.ipynb #b17c0008
-def _side_by_side(bench, masks, models, seeds):
-    nets, plans = zip(*[new_model(bench, masks[i], seeds.get(i, i)) for i in models])
+def _side_by_side(bench, draw, models, seeds):
+    nets, plans = zip(*[draw(i) for i in models])
     losses = bench.together.fit(list(nets), list(plans))
     return [_finish(bench, n, loss, i, seeds.get(i, i)) for n, loss, i in zip(nets, losses, models)]
 
-def _all_side_by_side(bench, masks, models, at_once, seeds):
+def _all_side_by_side(bench, draw, models, at_once, seeds):
     while models:
         size = bench.kept.get('at_once', at_once or 4)
-        done, bench.kept['at_once'] = in_groups(lambda part: _side_by_side(bench, masks, part, seeds),
+        done, bench.kept['at_once'] = in_groups(lambda part: _side_by_side(bench, draw, part, seeds),
                                                 models[:size], size, bench.together.slots.clear)
         models = models[len(done):]
         yield from done
 
-def _all_as_programs(bench, masks, models, at_once, seeds, keep, compiled):
-    programs = _programs(bench, at_once, compiled)
+def _all_as_programs(bench, draw, models, steps, seeds, keep, programs):
     def smaller():
         for p in programs.values(): p.halve()
         for d in bench.targets.values(): d.kept.clear()
     def work(part): return _as_one_program(bench, seeds, keep, part)
-    for part in _drawn_ahead(bench, masks, models, seeds, programs['source'].size):
+    for part in _drawn_ahead(draw, models, steps, programs['source'].size):
         yield from in_groups(work, part, programs['source'].size, smaller)[0]
 
 # %% ../../nbs/30_training/09_pipeline.ipynb #b17c0009
@@ -258,14 +260,19 @@ def train_models(bench:Workbench,
                  seeds:dict=None, # {model: the number its seeds derive from}; empty: its own
                  keep:bool=True, # the trained nets
                  compiled:bool=True, # on a GPU, from the second group on: worth it for some hundreds of models
+                 steps:dict=None, # {model: batches of its training}; empty, or 0: as the recipe says
                 ): # yields `Trained`
     "Train some models, transfer them to every target, record their outputs."
-    models, seeds = list(models), seeds or {}
+    models, seeds, steps = list(models), seeds or {}, steps or {}
     if not models: return
-    if bench.loop == 'batched': yield from _all_as_programs(bench, masks, models, at_once, seeds, keep, compiled)
-    elif bench.loop == 'together': yield from _all_side_by_side(bench, masks, models, at_once, seeds)
+    def draw(i): return new_model(bench, masks[i], seeds.get(i, i), steps.get(i, 0))
+    if bench.loop == 'batched':
+        yield from _all_as_programs(bench, draw, models, steps, seeds, keep, _programs(bench, at_once, compiled))
+    elif bench.loop == 'together': yield from _all_side_by_side(bench, draw, models, at_once, seeds)
     else:
-        for i in models: yield _finish(bench, *train_source(bench, masks[i], seeds.get(i, i)), i, seeds.get(i, i))
+        for i in models:
+            seed = seeds.get(i, i)
+            yield _finish(bench, *train_source(bench, masks[i], seed, steps.get(i, 0)), i, seed)
 
 # %% ../../nbs/30_training/09_pipeline.ipynb #e101688f
 def train_model(bench:Workbench, mask:np.ndarray, i:int) -> Trained:
