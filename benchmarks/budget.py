@@ -1,6 +1,6 @@
 """What leaving classes out brings at a fixed number of steps: the patch net on processors, five targets, two sources.
 
-    python benchmarks/budget.py RUNS --data FOLDER [--steps fleets,curves,export] [--workers 2]
+    python benchmarks/budget.py RUNS --data FOLDER [--steps fleets,curves,controls,export] [--workers 2]
 
 FOLDER has the packs of Tiny-ImageNet, CIFAR-10, CIFAR-100, Caltech-101 and Flowers at 32 × 32. Every step can be stopped
 and given again. `export` writes `results/budget_cifar10.json` and `results/targets.json`, with what `budget_gpu.py` found on
@@ -19,10 +19,10 @@ from transfer_influence.records.predictions import load_predictions
 from transfer_influence.records.read_run import read_predictions
 from transfer_influence.records.store import open_run
 from transfer_influence.fleet.begin import begin_run
-from transfer_influence.analysis.budget import budget_to_dict
-from transfer_influence.analysis.budget_curve import budget_curve, load_budget_curves
+from transfer_influence.analysis.budget import budget_from_dict, budget_rows, budget_to_dict
+from transfer_influence.analysis.budget_curve import FRESH as FIRST_SEED, budget_curve, load_budget_curves
 from transfer_influence.analysis.removal import influence_order
-from natural import facts, hand_picked
+from natural import hand_picked
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'
 CHOOSING, FRESH = 4, 20
@@ -97,30 +97,59 @@ def curves(runs, data, workers):
     for t in recipes(runs, data)['targets'].targets: print(own_curve(runs/'targets', t.name, BUDGETS['targets'], KS['tiny'], workers))
 
 
+# what may explain a gain away
+
+def controls(runs, data, workers):
+    """Half and twice the learning rate, at one pass: is the full source only trained at a rate that suits fewer classes?
+    And a head on a tenth of the labels."""
+    run, order = runs/'cifar10', influence_order(load_predictions(RESULTS/'cifar10_fleet.npz'), 'probability', 'ridge')
+    for lr in (.1, .4):
+        budget_curve(run, [391], {'most negative': order}, [140], FRESH//2, training=dict(lr=lr), choosing=1, workers=workers)
+    few = recipes(runs, data)['cifar10']; few = replace(few, targets=(replace(few.targets[0], per_class=100),))
+    begin_run(few, runs/'few_labels')
+    budget_curve(runs/'few_labels', [391], {'most negative': order}, [140], FRESH//2, choosing=1, workers=workers)
+
+
 # what is kept
 
+SOURCES = dict(cifar10='tiny-imagenet', few_labels='tiny-imagenet', targets='tiny-imagenet', cifar100='cifar100')
+
+def rows_of(b, source, target) -> list: # of dicts
+    "Rows for tables, with the accuracy of random removal and what the numbers depend on."
+    found = []
+    for r in budget_rows(b):
+        random = b.fresh[r['steps']].of('random', r['k']) if r['k'] in b.fresh[r['steps']].accuracy.get('random', ()) else None
+        more = dict(random=float(random.mean()), random_sd=float(random.std(ddof=1))) if random is not None else {}
+        found.append(dict(target=target, source=source, net=b.about['net']) | r | more | dict(
+            seeds=f"{FIRST_SEED}–{FIRST_SEED + r['replicates'] - 1}", choosing=b.chosen[r['steps']].replicates,
+            order_models=b.about['models'], device=b.about['device']))
+    return found
+
 def export(runs, data):
-    found = {}
-    for name in recipes(runs, data):
-        if not (runs/name/'fleet.json').is_file(): continue
-        for (target, net), b in load_budget_curves(runs/name).items(): found[name, target, net] = b
-    kept = {f'{target} from {name}, {net}': budget_to_dict(b) for (name, target, net), b in found.items()}
+    "Rows and curves of all that is there."
+    curves = {(name, *k): b for name in SOURCES if (runs/name/'fleet.json').is_file() for k, b in load_budget_curves(runs/name).items()}
     gpu = runs/'budget_small_resnet.json'
-    if gpu.is_file(): kept['cifar10 from cifar10, small_resnet 16'] = json.loads(gpu.read_text())
-    cifar10 = {k: d for k, d in kept.items() if k.startswith('cifar10 from cifar10')}
-    (RESULTS/'budget_cifar10.json').write_text(json.dumps(cifar10))
-    (RESULTS/'targets.json').write_text(json.dumps({k: d for k, d in kept.items() if k not in cifar10}))
+    if gpu.is_file(): curves['cifar10', 'cifar10', 'small_resnet 16'] = budget_from_dict(json.loads(gpu.read_text()))
+    def write(file, mine, **about):
+        rows = [r for (name, target, _), b in mine.items() for r in rows_of(b, SOURCES[name], target)]
+        kept = {f'{name}, {target}, {net}': budget_to_dict(b) for (name, target, net), b in mine.items()}
+        (RESULTS/file).write_text(json.dumps(dict(about=about | dict(made_by='python benchmarks/budget.py'), rows=rows, curves=kept)))
+    ours = {k: b for k, b in curves.items() if k[0] in ('cifar10', 'few_labels')}
+    write('budget_cifar10.json', ours, order=json.loads((RESULTS/'cifar10_fleet.json').read_text()),
+          resnets=json.loads((RESULTS/'cifar10_resnets.json').read_text()))
+    write('targets.json', {k: b for k, b in curves.items() if k not in ours}, fleets=FLEETS)
 
 
 def main():
     a = argparse.ArgumentParser(); a.add_argument('runs', type=Path); a.add_argument('--data', type=Path, required=True)
-    a.add_argument('--steps', default='fleets,curves,export'); a.add_argument('--workers', type=int)
+    a.add_argument('--steps', default='fleets,curves,controls,export'); a.add_argument('--workers', type=int)
     o = a.parse_args(); o.runs.mkdir(parents=True, exist_ok=True)
     for step in o.steps.split(','):
         start = time.time()
         if step == 'fleets': fleets(o.runs, o.data, o.workers)
         if step == 'curve_cifar10': curve_cifar10(o.runs, o.data, o.workers)
         if step == 'curves': curves(o.runs, o.data, o.workers)
+        if step == 'controls': controls(o.runs, o.data, o.workers)
         if step == 'export': export(o.runs, o.data)
         print(f'{step}: {(time.time() - start)/60:.1f} min', flush=True)
 

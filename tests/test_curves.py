@@ -104,6 +104,36 @@ def test_killed_in_the_middle(run, whole, tmp_path):
     assert json.loads((out/'curves/summary.json').read_text()) == json.loads((whole/'curves/summary.json').read_text())
 
 
+BUDGET = ('--steps', '10,20', '--ks', '2,4', '--replicates', '3', '--choosing', '2', '--quiet')
+
+def test_a_budget_killed_in_the_middle(run, tmp_path):
+    "Killed in both of its rounds, a curve at fixed budgets ends as if nothing had been."
+    place, curves = 'budgets_patch_8', []
+    for kills in ((), (4, 16)):
+        out = tmp_path/f'run{len(kills)}'; shutil.copytree(run, out)
+        for n in kills:
+            p, end = subprocess.Popen([BIN/'ti-curve', out, *BUDGET], stdout=subprocess.DEVNULL), time.time() + 60
+            while len(commits(out/place)) < n and p.poll() is None and time.time() < end: time.sleep(.02)
+            p.kill(); p.wait(); kept = commits(out/place); assert len(kept) >= n
+        done = ti('ti-curve', out, *BUDGET, '--engine', 'here'); assert done.returncode == 0, done.stderr
+        assert not kills or kept.items() <= commits(out/place).items()
+        curves.append(json.loads((out/place/'summary/digits.json').read_text()))
+    assert curves[0] == curves[1] and verify(open_run(out/place)).ok
+    assert 'What it brings at a fixed budget' in (out/'report.html').read_text('utf-8')
+
+
+def test_a_length_of_its_own(run):
+    "A model of so many steps is the same whoever trains it: alone in a recipe of that length, or in a child run."
+    from dataclasses import replace
+    from transfer_influence.analysis.retrain import retrain
+    r = load_recipe(run.parent/'r.toml'); short = replace(r, training=replace(r.training, epochs=0, steps=7))
+    Fleet(short, run.parent/'short').run(engine='here', quiet=True)
+    ask = np.ones((1, 8), bool), [3]
+    a = retrain(run, *ask, 7, 'budgets_patch_8', quiet=True, engine='here').outputs('digits')
+    b = retrain(run.parent/'short', *ask, quiet=True, engine='here').outputs('digits')
+    assert all((a[k] == b[k]).all() for k in a)
+
+
 def test_again_trains_nothing(whole, capsys):
     before = commits(whole/'curves')
     ti_curve(str(whole), ks='1,3', replicates=4, dry_run=True)
@@ -158,6 +188,11 @@ def test_wrong_questions(run, tmp_path, refused):
     curve('replicates must be 1 or more', replicates=0)
     curve('--save-keep chooses the best k', replicates=1, save_keep=tmp_path/'k', arms='random')
     refused(ti_curve, tmp_path, words=['no run folder'])
+    curve('less than one batch for each of 8 classes', steps='5')
+    curve('not both', steps='20', passes='1')
+    curve('--passes takes numbers above 0', passes='-1')
+    curve('--net and --lr goes with --steps', net='cnn', lr=.1)
+    curve("unknown net 'cn'", steps='20', net='cn')
     explore('say what to look for')
     explore('--k must be at least 1', failures=True, k=-1)
     explore("no source class 'o'", source_class='o')

@@ -7,7 +7,7 @@ __all__ = ['BudgetCurve', 'k_at', 'accuracy_at', 'BudgetGain', 'gain_at', 'Equal
            'budget_words', 'budget_to_dict', 'budget_from_dict', 'merged_budgets']
 
 # %% ../../nbs/60_analysis/07_budget.ipynb #7d4955b8
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from fastcore.basics import patch
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 # %% ../../nbs/60_analysis/07_budget.ipynb #5f3865ad
 from ..basics.display import Shown
 from ..basics.errors import InputError, nearest, need
-from .curve import Curve, Difference, against_full, against_random, curve_from_dict, merged
+from .curve import Curve, Difference, against_full, against_random, curve_from_dict
 
 # %% ../../nbs/60_analysis/07_budget.ipynb #9c4c964a
 @dataclass(frozen=True, eq=False)
@@ -28,9 +28,10 @@ class BudgetCurve(Shown):
     about:dict        # net, steps of one pass, models of the fleet, output, method, seed, device
 
     def steps(self) -> list: return sorted(self.fresh)
-    def arms(self) -> list:
-        "The arms that an order or a person made."
-        found = dict.fromkeys(a for s in self.steps() for c in (self.chosen[s], self.fresh[s]) for a in c.arms())
+    def arms(self, steps:int=None) -> list:
+        "The arms that an order or a person made, of one budget or of any."
+        budgets = self.steps() if steps is None else [steps]
+        found = dict.fromkeys(a for s in budgets for c in (self.chosen[s], self.fresh[s]) for a in c.arms())
         return [a for a in found if a != 'random']
     def gain(self, steps:int, arm:str='most negative'): return gain_at(self, steps, arm)
     def equal_steps(self, full_steps:int=None, arm:str='most negative'): return equal_steps(self, full_steps, arm)
@@ -38,7 +39,8 @@ class BudgetCurve(Shown):
 
 def _at(b, steps, arm):
     need(steps in b.fresh, f"no budget of {steps} steps{nearest(steps, b.fresh)}")
-    need(arm in b.arms(), f"the curve has no arm '{arm}'{nearest(arm, b.arms())}")
+    known = b.arms(steps)
+    need(arm in known, f"the curve has no arm '{arm}' at {steps} steps{nearest(arm, known)}")
 
 # %% ../../nbs/60_analysis/07_budget.ipynb #99b39bb2
 def k_at(b:BudgetCurve, steps:int, arm:str='most negative') -> int:
@@ -92,13 +94,15 @@ class EqualSteps(Shown):
     low:float
     high:float      # of the 95 % interval; the lowest budget where the accuracy is reached before it
     at_most:bool    # reached at the lowest budget already: the true number is smaller
+    own:float       # where all classes first reach it; below `full_steps` where more steps brought them nothing
 
     @property
-    def share(self): return self.steps/self.full_steps
+    def share(self): return self.steps/self.own
     def __repr__(self):
         level = f'{100*self.accuracy:.2f} %'
         if not np.isfinite(self.steps): return f'{self.arm}: {level} was not reached within the budgets'
-        return (f'{level}, what all classes reach after {self.full_steps} steps, {self.arm} reaches after '
+        early = f' (and after {self.own:.0f} already)' if self.own < .99*self.full_steps else ''
+        return (f'{level}, what all classes reach after {self.full_steps} steps{early}, {self.arm} reaches after '
                 f"{'at most ' if self.at_most else ''}{self.steps:.0f} (95 % interval {self.low:.0f}–{self.high:.0f})")
 
 def _crossing(steps, means, level):
@@ -117,14 +121,17 @@ def equal_steps(b:BudgetCurve,
                 draws:int=2000, seed:int=0, # of the interval
                ) -> EqualSteps:
     "Steps of an arm for the accuracy that all classes have after `full_steps`."
-    steps = b.steps(); full_steps = full_steps or min(steps, key=lambda s: abs(np.log(s/b.about['pass_steps'])))
+    steps = [s for s in b.steps() if arm in b.arms(s)]
+    need(steps, f"the curve has no arm '{arm}'{nearest(arm, b.arms())}")
+    full_steps = full_steps or min(steps, key=lambda s: abs(np.log(s/b.about['pass_steps'])))
     _at(b, full_steps, arm)
     n = min(len(accuracy_at(b, s, a)) for s in steps for a in ('full', arm))
     full, pruned = accuracy_at(b, full_steps)[:n], np.array([accuracy_at(b, s, arm)[:n] for s in steps])
     rows = np.random.default_rng(seed).integers(n, size=(draws, n))
     found = [_crossing(steps, pruned[:, r].mean(1), full[r].mean()) for r in rows]
     at = _crossing(steps, pruned.mean(1), full.mean()); low, high = np.quantile(found, (.025, .975), method='nearest')
-    return EqualSteps(full_steps, float(full.mean()), arm, at, float(low), float(high), at == steps[0])
+    own = _crossing(steps, np.array([accuracy_at(b, s)[:n].mean() for s in steps]), full.mean())
+    return EqualSteps(full_steps, float(full.mean()), arm, at, float(low), float(high), at == steps[0], own)
 
 # %% ../../nbs/60_analysis/07_budget.ipynb #8210cf81
 def _row(b, s, arm):
@@ -139,7 +146,7 @@ def _row(b, s, arm):
 
 def budget_rows(b:BudgetCurve) -> list: # of dicts
     "A row for each budget and arm: accuracies with their deviations over replicates, gains with errors and p."
-    return [_row(b, s, arm) for s in b.steps() for arm in b.arms()]
+    return [_row(b, s, arm) for s in b.steps() for arm in b.arms(s)]
 
 # %% ../../nbs/60_analysis/07_budget.ipynb #b197639e
 def budget_words(b:BudgetCurve) -> list: # of lines
@@ -151,7 +158,7 @@ def budget_words(b:BudgetCurve) -> list: # of lines
             f"classes, one pass is {a['pass_steps']} steps; {order}")
     for s in b.steps():
         lines.append(f' {s} steps, all classes: {100*accuracy_at(b, s).mean():.2f} %')
-        lines += [f'  {gain_at(b, s, arm)}' for arm in b.arms()]
+        lines += [f'  {gain_at(b, s, arm)}' for arm in b.arms(s)]
     first = next(iter(b.arms()), None)
     return [head, *lines] + ([f' {equal_steps(b, arm=first)}'] if first and len(b.steps()) > 1 else [])
 
@@ -174,10 +181,13 @@ def budget_from_dict(d:dict) -> BudgetCurve:
     except (KeyError, TypeError, AttributeError, ValueError) as e:
         raise InputError(f'this is no curve at fixed budgets ({e!r}); ti-curve --steps writes one') from None
 
+def _same_orders(a, b): return all(tuple(a.orders[k]) == tuple(b.orders[k]) for k in set(a.orders) & set(b.orders))
+
 def merged_budgets(old:BudgetCurve, new:BudgetCurve) -> BudgetCurve:
-    "A new curve with the budgets and points that an older one of the same fleet, net and orders has."
-    same = old.class_names == new.class_names and all(old.about.get(k) == new.about.get(k) for k in ('net', 'seed'))
-    if not same: return new
-    parts = [{s: merged(a[s], b[s]) if s in a and s in b else a.get(s) or b[s] for s in {**a, **b}}
-             for a, b in ((old.chosen, new.chosen), (old.fresh, new.fresh))]
-    return BudgetCurve(new.target, new.class_names, *parts, new.about)
+    """A new curve with the other budgets of an older one. Budgets are dropped that are of another source or seed, or
+    whose order has changed, as where the fleet was extended."""
+    now = next(iter(new.chosen.values()))
+    same = old.class_names == new.class_names and old.about.get('seed') == new.about.get('seed')
+    kept = [s for s in old.steps() if same and s not in new.chosen and _same_orders(old.chosen[s], now)]
+    return replace(new, chosen={s: old.chosen[s] for s in kept} | new.chosen,
+                   fresh={s: old.fresh[s] for s in kept} | new.fresh)

@@ -46,9 +46,12 @@ class BudgetPlan:
     @property
     def units(self): return units_of(self.head)
     @property
+    def net(self): # its name in tables, such as 'small_resnet 16, lr 0.1'
+        t, other = self.recipe.training, {k: v for k, v in self.training.items() if k not in ('net', 'width')}
+        return f'{t.net} {t.width}' + ''.join(f', {k} {v}' for k, v in sorted(other.items()))
+    @property
     def folder(self): # of the child run
-        t = self.recipe.training
-        return f'budgets_{t.net}_{t.width}'
+        return 'budgets_' + '_'.join(''.join(c if c.isalnum() or c in '._' else ' ' for c in self.net).split())
 
 # %% ../../nbs/60_analysis/08_budget_curve.ipynb #ea93e22b
 def check_budgets(budgets, passes, pass_steps:int, K:int) -> tuple: # steps, ascending
@@ -197,7 +200,8 @@ def budget_curve(run, budgets=None, arms=('most negative',), ks=None, replicates
     chosen, _ = _round(run, plan, choosing_rows(plan), 0, options)
     fresh, found = _round(run, plan, fresh_rows(plan, chosen), FRESH, options)
     t = plan.recipe.training
-    about = dict(net=f'{t.net} {t.width}', batch_size=t.batch_size, lr=t.lr, pass_steps=plan.pass_steps, **plan.how,
+    trained = {k: getattr(t, k) for k in ('net', 'width', 'batch_size', 'lr')} | plan.training
+    about = dict(net=plan.net, training=trained, pass_steps=plan.pass_steps, **plan.how,
                  models=len(committed(open_run(run))), seed=plan.recipe.run.seed, device=found.device())
     return _save(BudgetCurve(plan.target, plan.units, chosen, fresh, about), found.store)
 

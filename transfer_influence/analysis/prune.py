@@ -78,11 +78,7 @@ def pruned_recipe(head:dict, # of a run
     of = {c: g for g, cs in (groups or {}).items() for c in cs}
     names = tuple(c for c in head['class_names'] if of.get(c, c) in set(keep))
     groups = {g: [c for c in cs if c in names] for g, cs in (groups or {}).items() if g in set(keep)}
-    training = r.training
-    if steps:
-        net, width = b.about['net'].split()
-        training = replace(training, net=net, width=int(width), lr=b.about['lr'], batch_size=b.about['batch_size'],
-                           epochs=0, steps=steps)
+    training = replace(r.training, **b.about['training'], epochs=0, steps=steps) if steps else r.training
     return replace(r, about=f'{r.about} ({len(names)} classes)'.strip(), source=replace(r.source, classes=names),
                    design=replace(r.design, groups=groups), training=training)
 
@@ -107,7 +103,7 @@ def _for_budget(run, head, target, steps, net):
     order = b.chosen[steps].orders['most negative']; leave_out = tuple(order[:g.k])
     keep = tuple(c for c in units_of(head) if c not in leave_out)
     equal = equal_steps(b, steps) if g.k else None
-    if equal and equal.steps >= steps: equal = None # nothing is saved, or no smaller budget was tried
+    if equal and equal.steps >= equal.own: equal = None # nothing is saved, or no smaller budget was tried
     return Pruning(target, keep, leave_out, f'best on the select part at {steps} steps', g.over_full, g.over_random,
                    steps, b.about['net'], equal, pruned_recipe(head, keep, b, steps))
 

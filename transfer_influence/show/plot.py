@@ -171,7 +171,7 @@ def plot_curve(curve, # a `Curve`
 # %% ../../nbs/70_show/00_plot.ipynb #b18d6e02
 def _budget_line(ax, b, arm, colour, label):
     rows = []
-    for s in b.steps():
+    for s in (s for s in b.steps() if arm in b.arms(s)):
         g = b.gain(s, arm); x = s/b.about['pass_steps']
         if not g.k: rows.append((x, 0., 0., np.nan)); continue
         half = stdtrit(g.over_full.replicates - 1, .975)*g.over_full.stderr
