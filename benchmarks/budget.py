@@ -2,9 +2,9 @@
 
     python benchmarks/budget.py RUNS --data FOLDER [--steps fleets,curves,controls,export] [--workers 2]
 
-FOLDER has the packs of Tiny-ImageNet, CIFAR-10, CIFAR-100, Caltech-101 and Flowers at 32 × 32. Every step can be stopped
-and given again. `export` writes `results/budget_cifar10.json` and `results/targets.json`, with what `budget_gpu.py` found on
-a GPU where its file `budget_small_resnet.json` lies in RUNS.
+FOLDER has the packs of Tiny-ImageNet, CIFAR-10, CIFAR-100, Caltech-101 and Flowers at 32 × 32. Every step can be
+stopped and given again. `export` writes `results/budget_cifar10.json` and `results/targets.json`, with what
+`budget_gpu.py` found on a GPU where its file `budget_small_resnet.json` lies in RUNS.
 """
 import argparse
 import json
@@ -28,7 +28,7 @@ RESULTS = Path(__file__).resolve().parent.parent/'results'
 CHOOSING, FRESH = 4, 20
 KS = dict(tiny=(60, 100, 140, 170), cifar100=(30, 50, 70))
 BUDGETS = dict(cifar10=(200, 391, 782, 1564), cifar100=(100, 156), targets=(391,))
-FLEETS = dict(targets=900, cifar100=1500)
+FLEETS = dict(targets=800, cifar100=1500)
 MANY = dict(per_class=0, epochs=40) # heads for many classes of few images
 SUPERCLASSES = { # the twenty of CIFAR-100
     'aquatic mammals': 'beaver dolphin otter seal whale', 'fish': 'aquarium_fish flatfish ray shark trout',
@@ -36,12 +36,15 @@ SUPERCLASSES = { # the twenty of CIFAR-100
     'fruit and vegetables': 'apple mushroom orange pear sweet_pepper',
     'household electrical devices': 'clock keyboard lamp telephone television',
     'household furniture': 'bed chair couch table wardrobe', 'insects': 'bee beetle butterfly caterpillar cockroach',
-    'large carnivores': 'bear leopard lion tiger wolf', 'large man-made outdoor things': 'bridge castle house road skyscraper',
+    'large carnivores': 'bear leopard lion tiger wolf',
+    'large man-made outdoor things': 'bridge castle house road skyscraper',
     'large natural outdoor scenes': 'cloud forest mountain plain sea',
     'large omnivores and herbivores': 'camel cattle chimpanzee elephant kangaroo',
-    'medium-sized mammals': 'fox porcupine possum raccoon skunk', 'non-insect invertebrates': 'crab lobster snail spider worm',
+    'medium-sized mammals': 'fox porcupine possum raccoon skunk',
+    'non-insect invertebrates': 'crab lobster snail spider worm',
     'people': 'baby boy girl man woman', 'reptiles': 'crocodile dinosaur lizard snake turtle',
-    'small mammals': 'hamster mouse rabbit shrew squirrel', 'trees': 'maple_tree oak_tree palm_tree pine_tree willow_tree',
+    'small mammals': 'hamster mouse rabbit shrew squirrel',
+    'trees': 'maple_tree oak_tree palm_tree pine_tree willow_tree',
     'vehicles 1': 'bicycle bus motorcycle pickup_truck train', 'vehicles 2': 'lawn_mower rocket streetcar tank tractor'}
 
 
@@ -57,16 +60,19 @@ def superclass_view(pack:Path, out:Path) -> Path:
 
 def _recipe(data, source, models, targets, alpha, steps):
     r = ti.load_recipe('tiny-imagenet-cifar10', models=models)
-    return replace(r, source=replace(r.source, name=source[0], path=str(data/source[1])), targets=targets,
-                   design=replace(r.design, alpha=alpha, repeats=0), training=replace(r.training, epochs=0, steps=steps))
+    source, design = replace(r.source, name=source[0], path=str(data/source[1])), replace(r.design, alpha=alpha)
+    training = replace(r.training, epochs=0, steps=steps)
+    return replace(r, source=source, targets=targets, design=replace(design, repeats=0), training=training)
 
 def recipes(runs:Path, data:Path) -> dict: # {name of the run: recipe}
     (cifar10,) = ti.load_recipe('tiny-imagenet-cifar10').targets
     cifar10 = replace(cifar10, path=str(data/'cifar10_train.npz'), test_path=str(data/'cifar10_test.npz'))
     view = superclass_view(data/'cifar100_test_50.npz', runs/'cifar100_20.npz')
-    def target(name, path, metric='top1'): return replace(cifar10, name=name, path=str(path), test_path='', metric=metric, **MANY)
+    def target(name, path, metric='top1'):
+        return replace(cifar10, name=name, path=str(path), test_path='', metric=metric, **MANY)
     others = (target('cifar100', data/'cifar100_test_50.npz'), target('cifar100-20', view),
-              target('caltech101', data/'caltech101_32.npz', 'per_class'), target('flowers', data/'flowers_32.npz', 'per_class'))
+              target('caltech101', data/'caltech101_32.npz', 'per_class'),
+              target('flowers', data/'flowers_32.npz', 'per_class'))
     tiny, cifar100 = ('tiny-imagenet', 'travel_tinyimagenet200_32_250.npz'), ('cifar100-pack', 'cifar100_train_100.npz')
     return dict(cifar10=_recipe(data, tiny, 2, (cifar10,), .1, 312), # its order comes from the committed fleet
                 cifar100=_recipe(data, cifar100, FLEETS['cifar100'], (cifar10,), .2, 156),
@@ -79,13 +85,17 @@ def fleets(runs, data, workers):
     for name, r in recipes(runs, data).items():
         if name in FLEETS: print(ti.Fleet(r, runs/name).run(workers=workers))
 
+def committed_order() -> dict:
+    "The order of the committed fleet of patch nets."
+    return {'most negative': influence_order(load_predictions(RESULTS/'cifar10_fleet.npz'), 'probability', 'ridge')}
+
 def curve_cifar10(runs, data, workers):
     "Tiny-ImageNet → CIFAR-10 in the order of the committed fleet; a list picked by hand at one pass."
-    run = runs/'cifar10'; begin_run(recipes(runs, data)['cifar10'], run)
-    order = influence_order(load_predictions(RESULTS/'cifar10_fleet.npz'), 'probability', 'ridge')
+    run = runs/'cifar10'
+    begin_run(recipes(runs, data)['cifar10'], run)
     for steps in BUDGETS['cifar10']:
         more = dict(picked={'hand-picked': hand_picked()}) if steps == 391 else {}
-        budget_curve(run, [steps], {'most negative': order}, KS['tiny'], FRESH, choosing=CHOOSING, workers=workers, **more)
+        budget_curve(run, [steps], committed_order(), KS['tiny'], FRESH, choosing=CHOOSING, workers=workers, **more)
 
 def own_curve(run, target, budgets, ks, workers):
     order = influence_order(read_predictions(open_run(run), target), 'probability', 'ridge')
@@ -94,20 +104,20 @@ def own_curve(run, target, budgets, ks, workers):
 def curves(runs, data, workers):
     curve_cifar10(runs, data, workers)
     print(own_curve(runs/'cifar100', 'cifar10', BUDGETS['cifar100'], KS['cifar100'], workers))
-    for t in recipes(runs, data)['targets'].targets: print(own_curve(runs/'targets', t.name, BUDGETS['targets'], KS['tiny'], workers))
+    for t in recipes(runs, data)['targets'].targets:
+        print(own_curve(runs/'targets', t.name, BUDGETS['targets'], KS['tiny'], workers))
 
 
 # what may explain a gain away
 
 def controls(runs, data, workers):
-    """Half and twice the learning rate, at one pass: is the full source only trained at a rate that suits fewer classes?
-    And a head on a tenth of the labels."""
-    run, order = runs/'cifar10', influence_order(load_predictions(RESULTS/'cifar10_fleet.npz'), 'probability', 'ridge')
-    for lr in (.1, .4):
-        budget_curve(run, [391], {'most negative': order}, [140], FRESH//2, training=dict(lr=lr), choosing=1, workers=workers)
-    few = recipes(runs, data)['cifar10']; few = replace(few, targets=(replace(few.targets[0], per_class=100),))
-    begin_run(few, runs/'few_labels')
-    budget_curve(runs/'few_labels', [391], {'most negative': order}, [140], FRESH//2, choosing=1, workers=workers)
+    """Half and twice the learning rate, at one pass: is the full source only trained at a rate that suits fewer
+    classes? And a head on a tenth of the labels."""
+    how = dict(ks=[140], replicates=FRESH//2, choosing=1, workers=workers)
+    for lr in (.1, .4): budget_curve(runs/'cifar10', [391], committed_order(), training=dict(lr=lr), **how)
+    few = recipes(runs, data)['cifar10']
+    begin_run(replace(few, targets=(replace(few.targets[0], per_class=100),)), runs/'few_labels')
+    budget_curve(runs/'few_labels', [391], committed_order(), **how)
 
 
 # what is kept
@@ -118,8 +128,10 @@ def rows_of(b, source, target) -> list: # of dicts
     "Rows for tables, with the accuracy of random removal and what the numbers depend on."
     found = []
     for r in budget_rows(b):
-        random = b.fresh[r['steps']].of('random', r['k']) if r['k'] in b.fresh[r['steps']].accuracy.get('random', ()) else None
-        more = dict(random=float(random.mean()), random_sd=float(random.std(ddof=1))) if random is not None else {}
+        fresh, more = b.fresh[r['steps']], {}
+        if r['k'] in fresh.accuracy.get('random', ()):
+            random = fresh.of('random', r['k'])
+            more = dict(random=random.mean().item(), random_sd=random.std(ddof=1).item())
         found.append(dict(target=target, source=source, net=b.about['net']) | r | more | dict(
             seeds=f"{FIRST_SEED}–{FIRST_SEED + r['replicates'] - 1}", choosing=b.chosen[r['steps']].replicates,
             order_models=b.about['models'], device=b.about['device']))
@@ -127,13 +139,15 @@ def rows_of(b, source, target) -> list: # of dicts
 
 def export(runs, data):
     "Rows and curves of all that is there."
-    curves = {(name, *k): b for name in SOURCES if (runs/name/'fleet.json').is_file() for k, b in load_budget_curves(runs/name).items()}
+    there = [name for name in SOURCES if (runs/name/'fleet.json').is_file()]
+    curves = {(name, *k): b for name in there for k, b in load_budget_curves(runs/name).items()}
     gpu = runs/'budget_small_resnet.json'
     if gpu.is_file(): curves['cifar10', 'cifar10', 'small_resnet 16'] = budget_from_dict(json.loads(gpu.read_text()))
     def write(file, mine, **about):
         rows = [r for (name, target, _), b in mine.items() for r in rows_of(b, SOURCES[name], target)]
         kept = {f'{name}, {target}, {net}': budget_to_dict(b) for (name, target, net), b in mine.items()}
-        (RESULTS/file).write_text(json.dumps(dict(about=about | dict(made_by='python benchmarks/budget.py'), rows=rows, curves=kept)))
+        about |= dict(made_by='python benchmarks/budget.py')
+        (RESULTS/file).write_text(json.dumps(dict(about=about, rows=rows, curves=kept)))
     ours = {k: b for k, b in curves.items() if k[0] in ('cifar10', 'few_labels')}
     write('budget_cifar10.json', ours, order=json.loads((RESULTS/'cifar10_fleet.json').read_text()),
           resnets=json.loads((RESULTS/'cifar10_resnets.json').read_text()))

@@ -35,12 +35,14 @@ PASSES = 1, 8, 4, 2        # the most wanted first
 def recipe_of(data):
     "Small ResNets on a tenth of the classes, briefly; a head on 250 labels a class."
     r = ti.load_recipe('tiny-imagenet-cifar10', models=MODELS); (t,) = r.targets
-    t = replace(t, path=str(data/'cifar10-train.npz'), test_path=str(data/'cifar10-test.npz'), per_class=250 if GPU else 5)
-    training = replace(r.training, net='small_resnet', width=16 if GPU else 4, epochs=0, steps=STEPS, lr=.1, loop='batched',
-                       precision='bfloat16' if GPU else 'float32')
+    t = replace(t, path=str(data/'cifar10-train.npz'), test_path=str(data/'cifar10-test.npz'),
+                per_class=250 if GPU else 5)
+    training = replace(r.training, net='small_resnet', width=16 if GPU else 4, epochs=0, steps=STEPS, lr=.1,
+                       loop='batched', precision='bfloat16' if GPU else 'float32')
     source = replace(r.source, path=str(data/'tiny-imagenet.npz'))
     if not GPU: source = replace(source, classes=ti.load_images(data/'tiny-imagenet.npz').class_names[:8])
-    return replace(r, source=source, targets=(t,), training=training, design=replace(r.design, alpha=.1 if GPU else .5, repeats=0))
+    design = replace(r.design, alpha=.1 if GPU else .5, repeats=0)
+    return replace(r, source=source, targets=(t,), training=training, design=design)
 
 
 def order_of_patch_nets(names):
