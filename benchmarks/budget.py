@@ -124,7 +124,12 @@ def controls(runs, data, workers):
 
 SOURCES = dict(cifar10='tiny-imagenet', few_labels='tiny-imagenet', targets='tiny-imagenet', cifar100='cifar100')
 
-def rows_of(b, source, target) -> list: # of dicts
+def order_models(name, arm, b):
+    "How many models an order comes from."
+    given = name in ('cifar10', 'few_labels') and b.about['net'].startswith('patch') or arm == 'by patch nets'
+    return json.loads((RESULTS/'cifar10_fleet.json').read_text())['models'] if given else b.about['models']
+
+def rows_of(b, name, target) -> list: # of dicts
     "Rows for tables, with the accuracy of random removal and what the numbers depend on."
     found = []
     for r in budget_rows(b):
@@ -132,9 +137,9 @@ def rows_of(b, source, target) -> list: # of dicts
         if r['k'] in fresh.accuracy.get('random', ()):
             random = fresh.of('random', r['k'])
             more = dict(random=random.mean().item(), random_sd=random.std(ddof=1).item())
-        found.append(dict(target=target, source=source, net=b.about['net']) | r | more | dict(
+        found.append(dict(target=target, source=SOURCES[name], net=b.about['net']) | r | more | dict(
             seeds=f"{FIRST_SEED}–{FIRST_SEED + r['replicates'] - 1}", choosing=b.chosen[r['steps']].replicates,
-            order_models=b.about['models'], device=b.about['device']))
+            order_models=order_models(name, r['arm'], b), device=b.about['device']))
     return found
 
 def export(runs, data):
@@ -144,7 +149,7 @@ def export(runs, data):
     gpu = runs/'budget_small_resnet.json'
     if gpu.is_file(): curves['cifar10', 'cifar10', 'small_resnet 16'] = budget_from_dict(json.loads(gpu.read_text()))
     def write(file, mine, **about):
-        rows = [r for (name, target, _), b in mine.items() for r in rows_of(b, SOURCES[name], target)]
+        rows = [r for (name, target, _), b in mine.items() for r in rows_of(b, name, target)]
         kept = {f'{name}, {target}, {net}': budget_to_dict(b) for (name, target, net), b in mine.items()}
         about |= dict(made_by='python benchmarks/budget.py')
         (RESULTS/file).write_text(json.dumps(dict(about=about, rows=rows, curves=kept)))

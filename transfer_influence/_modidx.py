@@ -77,6 +77,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                               'transfer_influence/analysis/budget_curve.py'),
                                                           'transfer_influence.analysis.budget_curve._k_of': ( '60_analysis/budget_curve.html#_k_of',
                                                                                                               'transfer_influence/analysis/budget_curve.py'),
+                                                          'transfer_influence.analysis.budget_curve._order_from': ( '60_analysis/budget_curve.html#_order_from',
+                                                                                                                    'transfer_influence/analysis/budget_curve.py'),
                                                           'transfer_influence.analysis.budget_curve._round': ( '60_analysis/budget_curve.html#_round',
                                                                                                                'transfer_influence/analysis/budget_curve.py'),
                                                           'transfer_influence.analysis.budget_curve._save': ( '60_analysis/budget_curve.html#_save',

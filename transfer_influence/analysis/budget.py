@@ -102,8 +102,10 @@ class EqualSteps(Shown):
         level = f'{100*self.accuracy:.2f} %'
         if not np.isfinite(self.steps): return f'{self.arm}: {level} was not reached within the budgets'
         early = f' (and after {self.own:.0f} already)' if self.own < .99*self.full_steps else ''
+        sure = np.isfinite(self.high)
+        ends = f'{self.low:.0f}–{self.high:.0f}' if sure else f'{self.low:.0f} to beyond the budgets'
         return (f'{level}, what all classes reach after {self.full_steps} steps{early}, {self.arm} reaches after '
-                f"{'at most ' if self.at_most else ''}{self.steps:.0f} (95 % interval {self.low:.0f}–{self.high:.0f})")
+                f"{'at most ' if self.at_most else ''}{self.steps:.0f} (95 % interval {ends})")
 
 def _crossing(steps, means, level):
     "Where a curve first reaches a level, linear in the logarithm of the steps."

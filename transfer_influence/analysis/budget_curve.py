@@ -15,14 +15,16 @@ import numpy as np
 from ..basics.errors import InputError, need
 from ..basics.recipe import Recipe, from_dict
 from ..training.schedule import n_steps
+from ..records.predictions import Predictions
 from ..records.store import Store, committed, is_run, open_run, read_images
 from ..records.read_run import read_commit
 from ..fleet.child_runs import requested
 from ..fleet.cost import time_images
 from .retrain import base_target, class_run, other_training, retrain, units_of, untrained
 from .curve import PARTS, Curve
-from .removal import (
-    CurveCost, accuracies, arm_masks, check_keep, check_ks, check_order, need_parts, usual_arms, usual_orders)
+from transfer_influence.analysis.removal import (
+    CurveCost, accuracies, arm_masks, check_keep, check_ks, check_order, influence_order, need_parts, usual_arms,
+    usual_orders)
 from .budget import BudgetCurve, budget_from_dict, budget_to_dict, k_at, merged_budgets
 
 # %% ../../nbs/60_analysis/08_budget_curve.ipynb #500f1175
@@ -79,9 +81,19 @@ def _training(training):
     need(not wrong, f"budgets are counted in steps: leave {' and '.join(wrong)} out of the training")
     return dict(training or {})
 
+def _order_from(p, split, target):
+    "The order of another fleet, whose select images must be those of this run."
+    need(p.split.shape == split.shape and (p.split == split).all(), f"the predictions that give an order select other "
+         f"images of '{target}' than this run, so the order would know images that the gain is reported on; begin both "
+         'runs with the same target, train_share, per_class and seed')
+    return influence_order(p)
+
 def _arms(arms, run, target, head, how):
     "{arm: order} of names of arms, or as it was given."
-    if isinstance(arms, dict): return {a: o for a, o in arms.items() if o is not None}
+    if isinstance(arms, dict):
+        split = _columns(open_run(run), target)[1]
+        return {a: _order_from(o, split, target) if isinstance(o, Predictions) else o
+                for a, o in arms.items() if o is not None}
     known = usual_arms(head); names = [a for a in ([arms] if isinstance(arms, str) else arms) if a != 'random']
     for a in names: need(a in known, f"no arm '{a}'; the arms are {', '.join(known)}")
     return usual_orders(run, target, **how, arms=names)
@@ -106,7 +118,7 @@ def _check_more(more, replicates):
 # %% ../../nbs/60_analysis/08_budget_curve.ipynb #0272856d
 def plan_budgets(run,             # a run made from a recipe
                  budgets=None,    # numbers of steps; empty: half a pass over the source, one, two and four
-                 arms=('most negative',), # some of `usual_arms`, or {arm: order}; random removal is always there
+                 arms=('most negative',), # some of `usual_arms`, or {arm: order, or the predictions it comes from}
                  ks=None,         # numbers of classes to choose from; empty: from a fifth to four fifths
                  replicates:int=20, # fresh ones, with seeds of their own
                  target:str=None, # empty: the first
