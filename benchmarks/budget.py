@@ -20,7 +20,8 @@ from transfer_influence.records.read_run import read_predictions
 from transfer_influence.records.store import open_run
 from transfer_influence.fleet.begin import begin_run
 from transfer_influence.analysis.budget import budget_from_dict, budget_rows, budget_to_dict
-from transfer_influence.analysis.budget_curve import FRESH as FIRST_SEED, budget_curve, load_budget_curves
+from transfer_influence.analysis.budget_curve import budget_curve, load_budget_curves
+from transfer_influence.analysis.budget_plan import FRESH as FIRST_SEED
 from transfer_influence.analysis.removal import influence_order
 from natural import hand_picked
 

@@ -50,7 +50,7 @@ def k_at(b:BudgetCurve, steps:int, arm:str='most negative') -> int:
     c = b.chosen[steps]
     if arm not in c.accuracy: return min(b.fresh[steps].ks(arm))
     means = [c.of('full', 0, 'select').mean()] + [c.of(arm, k, 'select').mean() for k in c.ks(arm)]
-    return ([0] + c.ks(arm))[int(np.argmax(means))]
+    return ([0] + c.ks(arm))[int(np.argmax(np.round(means, 9)))] # as sums, equal means differ in their last digit
 
 def accuracy_at(b:BudgetCurve, steps:int, arm:str='full', part:str='report') -> np.ndarray: # (R,)
     "Accuracies of the fresh replicates: of all classes, or of an arm at its k."
@@ -107,6 +107,7 @@ class EqualSteps(Shown):
         return (f'{level}, what all classes reach after {self.full_steps} steps{early}, {self.arm} reaches after '
                 f"{'at most ' if self.at_most else ''}{self.steps:.0f} (95 % interval {ends})")
 
+# %% ../../nbs/60_analysis/07_budget.ipynb #6689e548
 def _crossing(steps, means, level):
     "Where a curve first reaches a level, linear in the logarithm of the steps."
     above = np.flatnonzero(means >= level - 1e-9)
@@ -116,7 +117,7 @@ def _crossing(steps, means, level):
     share = (level - means[i - 1])/(means[i] - means[i - 1])
     return float(np.exp(np.log(steps[i - 1]) + share*np.log(steps[i]/steps[i - 1])))
 
-# %% ../../nbs/60_analysis/07_budget.ipynb #b7a5f3b0
+# %% ../../nbs/60_analysis/07_budget.ipynb #535e69e5
 def equal_steps(b:BudgetCurve,
                 full_steps:int=None, # empty: the budget nearest to one pass over the source
                 arm:str='most negative',
@@ -127,15 +128,16 @@ def equal_steps(b:BudgetCurve,
     need(steps, f"the curve has no arm '{arm}'{nearest(arm, b.arms())}")
     full_steps = full_steps or min(steps, key=lambda s: abs(np.log(s/b.about['pass_steps'])))
     _at(b, full_steps, arm)
-    n = min(len(accuracy_at(b, s, a)) for s in steps for a in ('full', arm))
-    full, pruned = accuracy_at(b, full_steps)[:n], np.array([accuracy_at(b, s, arm)[:n] for s in steps])
-    rows = np.random.default_rng(seed).integers(n, size=(draws, n))
-    found = [_crossing(steps, pruned[:, r].mean(1), full[r].mean()) for r in rows]
-    at = _crossing(steps, pruned.mean(1), full.mean()); low, high = np.quantile(found, (.025, .975), method='nearest')
-    own = _crossing(steps, np.array([accuracy_at(b, s)[:n].mean() for s in steps]), full.mean())
-    return EqualSteps(full_steps, float(full.mean()), arm, at, float(low), float(high), at == steps[0], own)
+    full, pruned, own = accuracy_at(b, full_steps), *([accuracy_at(b, s, a) for s in steps] for a in (arm, 'full'))
+    def cross(means, level): return _crossing(steps, np.array(means), level)
+    def again(x, u): return x[(u[:len(x)]*len(x)).astype(int)].mean() # budgets of as many replicates draw the same ones
+    chance = np.random.default_rng(seed).random((draws, max(map(len, pruned + own))))
+    found = [cross([again(x, u) for x in pruned], again(full, u)) for u in chance]
+    low, high = np.quantile(found, (.025, .975), method='nearest')
+    at, all_classes = (cross([x.mean() for x in a], full.mean()) for a in (pruned, own))
+    return EqualSteps(full_steps, float(full.mean()), arm, at, float(low), float(high), at == steps[0], all_classes)
 
-# %% ../../nbs/60_analysis/07_budget.ipynb #8210cf81
+# %% ../../nbs/60_analysis/07_budget.ipynb #ea66ebed
 def _row(b, s, arm):
     g, full = gain_at(b, s, arm), accuracy_at(b, s)
     row = dict(steps=s, passes=s/b.about['pass_steps'], arm=arm, k=g.k, replicates=len(full), full=full.mean(),
@@ -150,26 +152,29 @@ def budget_rows(b:BudgetCurve) -> list: # of dicts
     "A row for each budget and arm: accuracies with their deviations over replicates, gains with errors and p."
     return [_row(b, s, arm) for s in b.steps() for arm in b.arms(s)]
 
-# %% ../../nbs/60_analysis/07_budget.ipynb #b197639e
+# %% ../../nbs/60_analysis/07_budget.ipynb #61d0796e
+def _order_words(a):
+    return (f"order by {a['method']} on the {a['output']} of {a['models']} models" if a.get('method') else
+            'orders as given')
+
 def budget_words(b:BudgetCurve) -> list: # of lines
     "A curve for people."
     a, lines = b.about, []
-    order = (f"order by {a['method']} on the {a['output']} of {a['models']} models" if a.get('method') else
-             'orders as given')
+    orders = '; '.join(dict.fromkeys(_order_words(b.chosen[s].about) for s in b.steps()))
     head = (f"Gains on the report part of '{b.target}' at equal steps: net {a['net']}, {len(b.class_names)} source "
-            f"classes, one pass is {a['pass_steps']} steps; {order}")
+            f"classes, one pass is {a['pass_steps']} steps; {orders}")
     for s in b.steps():
         lines.append(f' {s} steps, all classes: {100*accuracy_at(b, s).mean():.2f} %')
         lines += [f'  {gain_at(b, s, arm)}' for arm in b.arms(s)]
-    first = next(iter(b.arms()), None)
-    return [head, *lines] + ([f' {equal_steps(b, arm=first)}'] if first and len(b.steps()) > 1 else [])
+    saved = [equal_steps(b, s, arm) for arm in b.arms() for s in b.steps()[1:] if arm in b.arms(s) and k_at(b, s, arm)]
+    return [head, *lines] + [f' {e}' for e in saved if e.steps < e.own]
 
 @patch
 def to_dataframe(self:BudgetCurve):
     import pandas as pd
     return pd.DataFrame(budget_rows(self))
 
-# %% ../../nbs/60_analysis/07_budget.ipynb #0bfb6591
+# %% ../../nbs/60_analysis/07_budget.ipynb #fd490395
 def budget_to_dict(b:BudgetCurve) -> dict: # plain dicts, lists, numbers and strings
     "What a JSON file holds of a curve."
     curves = {part: {str(s): asdict(c) for s, c in getattr(b, part).items()} for part in ('chosen', 'fresh')}
@@ -185,11 +190,24 @@ def budget_from_dict(d:dict) -> BudgetCurve:
 
 def _same_orders(a, b): return all(tuple(a.orders[k]) == tuple(b.orders[k]) for k in set(a.orders) & set(b.orders))
 
-def merged_budgets(old:BudgetCurve, new:BudgetCurve) -> BudgetCurve:
-    """A new curve with the other budgets of an older one. Budgets are dropped that are of another source or seed, or
-    whose order has changed, as where the fleet was extended."""
+def _joined(old, new):
+    """One budget of two curves, as (chosen, fresh): the arms of both where they are of the same replicates; the old one
+    where it has all of the new one, and more replicates; else the new one."""
+    def full(pair): return [c.accuracy['full'] for c in pair]
+    (chosen, fresh), arms = old, set(new[0].accuracy) | set(new[1].accuracy)
+    if full(old) == full(new): return tuple(replace(b, accuracy=a.accuracy | b.accuracy, orders=a.orders | b.orders)
+                                            for a, b in zip(old, new))
+    tried = all(set(chosen.accuracy.get(a, ())) >= set(c) for a, c in new[0].accuracy.items())
+    longer = chosen.replicates >= new[0].replicates and fresh.replicates > new[1].replicates
+    return old if tried and longer and arms <= set(chosen.accuracy) | set(fresh.accuracy) else new
+
+# %% ../../nbs/60_analysis/07_budget.ipynb #bd685a3b
+def merged_budgets(old:BudgetCurve, new:BudgetCurve) -> tuple: # BudgetCurve, steps of the budgets that were dropped
+    "A new curve with what an older one has, of the same source, seed and orders."
     now = next(iter(new.chosen.values()))
     same = old.class_names == new.class_names and old.about.get('seed') == new.about.get('seed')
-    kept = [s for s in old.steps() if same and s not in new.chosen and _same_orders(old.chosen[s], now)]
-    return replace(new, chosen={s: old.chosen[s] for s in kept} | new.chosen,
-                   fresh={s: old.fresh[s] for s in kept} | new.fresh)
+    kept = [s for s in old.steps() if same and _same_orders(old.chosen[s], now)]
+    both = {s: (b.chosen[s], b.fresh[s]) for b in (old, new) for s in (kept if b is old else b.steps())}
+    for s in set(kept) & set(new.steps()): both[s] = _joined((old.chosen[s], old.fresh[s]), both[s])
+    b = replace(new, chosen={s: c for s, (c, _) in both.items()}, fresh={s: f for s, (_, f) in both.items()})
+    return b, [s for s in old.steps() if s not in both]

@@ -6,7 +6,7 @@
 __all__ = ['MAPPINGS', 'need_parts', 'check_parts', 'order_output', 'influence_order', 'check_order', 'save_class_list',
            'read_class_list', 'check_keep', 'surrogate_orders', 'check_ks', 'usual_ks', 'arm_masks', 'plan_cost',
            'in_rows', 'usual_arms', 'usual_orders', 'plan_curve', 'accuracies', 'removal_curve', 'CurveCost',
-           'curve_cost']
+           'orders_at_no_cost', 'curve_cost']
 
 # %% ../../nbs/60_analysis/02_removal.ipynb #7185370a
 from dataclasses import dataclass
@@ -268,7 +268,8 @@ def _stand_ins(run, names, target):
     if known: return surrogate_orders(run, target)
     return {a: names[n + 1:] + names[:n + 1] for n, a in enumerate(MAPPINGS)}
 
-def _orders_at_no_cost(run, target):
+def orders_at_no_cost(run, target:str=None) -> dict: # {arm: order}
+    "What `usual_orders` gives, without the model that mappings are read from: other orders stand in for them."
     arms = usual_arms(class_run(run)[1])
     orders = usual_orders(run, target, arms=[a for a in arms if a not in MAPPINGS])
     instead = _stand_ins(run, orders['most negative'], target) if set(arms) & set(MAPPINGS) else {}
@@ -278,6 +279,6 @@ def curve_cost(run, orders:dict=None, ks=None, replicates:int=10, target:str=Non
                keep=(), picked:dict=None, # as for `removal_curve`
               ) -> CurveCost:
     "What `removal_curve` takes with these arguments; trains nothing. Raises `InputError` as `plan_curve` does."
-    orders = _orders_at_no_cost(run, target) if orders is None else orders
+    orders = orders_at_no_cost(run, target) if orders is None else orders
     plan = plan_curve(run, orders, ks, replicates, target, keep, picked)
     return CurveCost(sum(map(len, plan.values())), *plan_cost(run, plan))

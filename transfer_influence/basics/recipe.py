@@ -41,7 +41,7 @@ def _settle_length(part, usual):
     if part.epochs is None: object.__setattr__(part, 'epochs', 0 if part.steps else usual)
 
 def _check_length(part):
-    both = part.epochs and part.steps
+    both = part.epochs > 0 and part.steps > 0
     need((part.epochs > 0) != (part.steps > 0),
          f'give the training length either in epochs or in steps, not epochs={part.epochs} and steps={part.steps}'
          + both*'; epochs=0 leaves it to the steps')

@@ -120,11 +120,11 @@ def budget_arguments(steps, passes, choosing, **training) -> dict:
     return dict(budgets=numbers(steps, '--steps') or None, passes=shares(passes), choosing=choosing, training=training)
 
 # %% ../../nbs/80_cli/05_curve.ipynb #9820cb1b
-def budget_arms(arms:str, order:str):
-    "The arms of a curve at fixed budgets: names, or an order from a file."
+def budget_arms(arms:str, order:str) -> dict:
+    "The arms of a curve at fixed budgets, as `budget_curve` takes them: names, and an order from a file."
     from transfer_influence.analysis.removal import read_class_list
-    if order: return {'own order': read_class_list(order)}
-    return [a.strip() for a in arms.split(',')] if arms else ('most negative',)
+    names = [a.strip() for a in arms.split(',')] if arms else ['most negative']
+    return dict.fromkeys(names) | ({'own order': read_class_list(order)} if order else {})
 
 def check_asked_curve(engine, csv, save_keep, keep, budget):
     "Raises `InputError` for options that do not go together, before anything is read or trained."
@@ -133,7 +133,7 @@ def check_asked_curve(engine, csv, save_keep, keep, budget):
     check_engine(engine); check_paths(csv, save_keep)
     asked = budget['steps'] or budget['passes']
     other = [f'--{k}' for k in ('net', 'width', 'lr') if budget[k] is not None]
-    need(asked or not other, f"{' and '.join(other)} goes with --steps or --passes")
+    need(asked or not other, f"{' and '.join(other)}: only with --steps or --passes")
     need(not asked or not keep, '--keep goes without --steps and --passes')
 
 # %% ../../nbs/80_cli/05_curve.ipynb #b2ed7150
@@ -172,7 +172,7 @@ def budget(run, asked, options, csv, save_keep, dry_run):
 
 def _one(b, asked):
     "The one budget that was asked for."
-    from transfer_influence.analysis.budget_curve import check_budgets
+    from transfer_influence.analysis.budget_plan import check_budgets
     return check_budgets(asked['budgets'], asked['passes'], b.about['pass_steps'], len(b.class_names))[0]
 
 # %% ../../nbs/80_cli/05_curve.ipynb #25dbc8d8

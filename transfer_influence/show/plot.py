@@ -14,6 +14,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from scipy.special import stdtrit
 
 # %% ../../nbs/70_show/00_plot.ipynb #8ea81363
+from ..basics.errors import need, nearest
 from ..influence.result import InfluenceResult, kind_of_q, mean_influence
 
 # %% ../../nbs/70_show/00_plot.ipynb #2db09018
@@ -177,6 +178,7 @@ def _budget_line(ax, b, arm, colour, label):
         half = stdtrit(g.over_full.replicates - 1, .975)*g.over_full.stderr
         random = g.over_full.mean - g.over_random.mean if g.over_random else np.nan
         rows.append((x, *(100*v for v in (g.over_full.mean, half, random))))
+    need(rows, f"the curve has no arm '{arm}'{nearest(arm, b.arms())}")
     x, y, half, random = np.array(rows).T
     ax.errorbar(x, y, half, fmt='o-', color=colour, ms=4, lw=1.3, capsize=3, label=plain(label))
     ax.plot(x, random, ':', color=colour, lw=1.2)
@@ -193,7 +195,7 @@ def plot_budget(curves,  # a `BudgetCurve`, or {label: BudgetCurve}
     for label, b in curves.items():
         seen |= set(_budget_line(ax, b, arm if isinstance(arm, str) else arm[label], next(colours), label))
     ax.plot([], [], ':', color=NEUTRAL, label='as many at random')
-    ax.axhline(0, color='k', lw=.8); ax.set_xscale('log', base=2); ticks = sorted(round(x, 2) for x in seen)
+    ax.axhline(0, color='k', lw=.8); ax.set_xscale('log', base=2); ticks = sorted({float(f'{x:.2g}') for x in seen})
     ax.set_xticks(ticks, [f'{t:g}' for t in ticks]); ax.minorticks_off()
     ax.set(xlabel='passes over the full source', ylabel='gain over all classes (points)')
     ax.legend(frameon=False, fontsize=8)
