@@ -29,7 +29,7 @@ RESULTS = Path(__file__).resolve().parent.parent/'results'
 CHOOSING, FRESH = 4, 20
 KS = dict(tiny=(60, 100, 140, 170), cifar100=(30, 50, 70))
 BUDGETS = dict(cifar10=(200, 391, 782, 1564), cifar100=(100, 156), targets=(391,))
-FLEETS = dict(targets=800, cifar100=1500)
+FLEETS = dict(targets=600, cifar100=1500)
 MANY = dict(per_class=0, epochs=40) # heads for many classes of few images
 SUPERCLASSES = { # the twenty of CIFAR-100
     'aquatic mammals': 'beaver dolphin otter seal whale', 'fish': 'aquarium_fish flatfish ray shark trout',

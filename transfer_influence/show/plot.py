@@ -181,7 +181,7 @@ def _budget_line(ax, b, arm, colour, label):
     need(rows, f"the curve has no arm '{arm}'{nearest(arm, b.arms())}")
     x, y, half, random = np.array(rows).T
     ax.errorbar(x, y, half, fmt='o-', color=colour, ms=4, lw=1.3, capsize=3, label=plain(label))
-    ax.plot(x, random, ':', color=colour, lw=1.2)
+    ax.plot(x, random, '.:', color=colour, lw=1.2, ms=4)
     return x
 
 # %% ../../nbs/70_show/00_plot.ipynb #86f63c06
@@ -194,7 +194,7 @@ def plot_budget(curves,  # a `BudgetCurve`, or {label: BudgetCurve}
     colours, seen = iter((HURTS, HELPS, *OTHERS)*9), set()
     for label, b in curves.items():
         seen |= set(_budget_line(ax, b, arm if isinstance(arm, str) else arm[label], next(colours), label))
-    ax.plot([], [], ':', color=NEUTRAL, label='as many at random')
+    ax.plot([], [], '.:', color=NEUTRAL, label='as many at random')
     ax.axhline(0, color='k', lw=.8); ax.set_xscale('log', base=2); ticks = sorted({float(f'{x:.2g}') for x in seen})
     ax.set_xticks(ticks, [f'{t:g}' for t in ticks]); ax.minorticks_off()
     ax.set(xlabel='passes over the full source', ylabel='gain over all classes (points)')
