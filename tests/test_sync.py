@@ -68,6 +68,7 @@ def test_cff_version(root):
 
 HEADLINES = {'cifar10_1_top_classes': ('49 of 100 in the same category, 20.7 expected',), 'cifar10_alpha': ('20 times fewer seconds (at least 8)',),
              'cifar10_budget': ('391 steps, most negative, 100 left out: +5.66 ± 0.35 points', 'reaches after 409',),
+             'targets': ('6 of 6 rows with a gain over all classes', '6 of 6 with a gain over random removal'),
              'cifar10_2_removal_curve': ('most positive, 80 removed, against 80 at random: -2.59', 'most negative, 80 removed, against 80 at random: +1.62')}
 
 
