@@ -98,12 +98,18 @@ def curve_cifar10(runs, data, workers):
         more = dict(picked={'hand-picked': hand_picked()}) if steps == 391 else {}
         budget_curve(run, [steps], committed_order(), KS['tiny'], FRESH, choosing=CHOOSING, workers=workers, **more)
 
+def curve_third(runs, data, workers):
+    "A third net in the same order: strided convolutions."
+    budget_curve(runs/'cifar10', [391, 782], committed_order(), KS['tiny'], FRESH, choosing=CHOOSING, workers=workers,
+                 training=dict(net='strided_cnn', width=24, lr=.1))
+
 def own_curve(run, target, budgets, ks, workers):
     order = influence_order(read_predictions(open_run(run), target), 'probability', 'ridge')
     return budget_curve(run, budgets, {'most negative': order}, ks, FRESH, target, choosing=CHOOSING, workers=workers)
 
 def curves(runs, data, workers):
     curve_cifar10(runs, data, workers)
+    curve_third(runs, data, workers)
     print(own_curve(runs/'cifar100', 'cifar10', BUDGETS['cifar100'], KS['cifar100'], workers))
     for t in recipes(runs, data)['targets'].targets:
         print(own_curve(runs/'targets', t.name, BUDGETS['targets'], KS['tiny'], workers))
@@ -168,6 +174,7 @@ def main():
         start = time.time()
         if step == 'fleets': fleets(o.runs, o.data, o.workers)
         if step == 'curve_cifar10': curve_cifar10(o.runs, o.data, o.workers)
+        if step == 'curve_third': curve_third(o.runs, o.data, o.workers)
         if step == 'curves': curves(o.runs, o.data, o.workers)
         if step == 'controls': controls(o.runs, o.data, o.workers)
         if step == 'export': export(o.runs, o.data)
