@@ -100,7 +100,7 @@ def curve_cifar10(runs, data, workers):
 
 def curve_third(runs, data, workers):
     "A third net in the same order: strided convolutions."
-    budget_curve(runs/'cifar10', [391, 782], committed_order(), KS['tiny'], FRESH, choosing=CHOOSING, workers=workers,
+    budget_curve(runs/'cifar10', [391], committed_order(), KS['tiny'], FRESH, choosing=CHOOSING, workers=workers,
                  training=dict(net='strided_cnn', width=24, lr=.1))
 
 def own_curve(run, target, budgets, ks, workers):
