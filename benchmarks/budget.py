@@ -167,9 +167,13 @@ def export(runs, data):
 
 
 def main():
-    a = argparse.ArgumentParser(); a.add_argument('runs', type=Path); a.add_argument('--data', type=Path, required=True)
-    a.add_argument('--steps', default='fleets,curves,controls,export'); a.add_argument('--workers', type=int)
-    o = a.parse_args(); o.runs.mkdir(parents=True, exist_ok=True)
+    a = argparse.ArgumentParser()
+    a.add_argument('runs', type=Path)
+    a.add_argument('--data', type=Path, required=True)
+    a.add_argument('--steps', default='fleets,curves,controls,export')
+    a.add_argument('--workers', type=int)
+    o = a.parse_args()
+    o.runs.mkdir(parents=True, exist_ok=True)
     for step in o.steps.split(','):
         start = time.time()
         if step == 'fleets': fleets(o.runs, o.data, o.workers)

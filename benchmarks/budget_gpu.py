@@ -34,7 +34,8 @@ PASSES = 1, 8, 4, 2        # the most wanted first
 
 def recipe_of(data):
     "Small ResNets on a tenth of the classes, briefly; a head on 250 labels a class."
-    r = ti.load_recipe('tiny-imagenet-cifar10', models=MODELS); (t,) = r.targets
+    r = ti.load_recipe('tiny-imagenet-cifar10', models=MODELS)
+    (t,) = r.targets
     t = replace(t, path=str(data/'cifar10-train.npz'), test_path=str(data/'cifar10-test.npz'),
                 per_class=250 if GPU else 5)
     training = replace(r.training, net='small_resnet', width=16 if GPU else 4, epochs=0, steps=STEPS, lr=.1,
@@ -46,21 +47,26 @@ def recipe_of(data):
 
 
 def order_of_patch_nets(names):
-    "The order of the committed fleet of patch nets, ridge on the probability, select images."
+    """The order of the committed fleet of patch nets, ridge on the probability, select images. For comparison only: with
+    other images for the head the halves of the test images are others, too, so this order knows report images."""
     order = influence_order(load_predictions(ROOT/'results'/'cifar10_fleet.npz'), 'probability', 'ridge')
     return tuple(c for c in order if c in names)
 
 
 def main():
-    p = argparse.ArgumentParser(); p.add_argument('--data', type=Path, required=True)
-    p.add_argument('--out', type=Path, required=True); p.add_argument('--seconds', type=float, default=460)
-    a = p.parse_args(); run = Path(mkdtemp())/'run'
+    p = argparse.ArgumentParser()
+    p.add_argument('--data', type=Path, required=True)
+    p.add_argument('--out', type=Path, required=True)
+    p.add_argument('--seconds', type=float, default=460)
+    a = p.parse_args()
+    run = Path(mkdtemp())/'run'
     def say(what): print(f'{time.time() - START:.0f} s: {what}', flush=True)
     fleet.COMPILED_FROM = 0 # the fleet's compiled step serves the curves, too
     f = ti.Fleet(recipe_of(a.data), run, at_once=GROUP)
     f.run(engine='here', quiet=True, stop=lambda n: time.time() - START > .5*a.seconds)
     say(f.status()['done'])
-    predictions = f.predictions(); save_predictions(averaged(predictions), a.out/'cifar10_resnets.npz')
+    predictions = f.predictions()
+    save_predictions(averaged(predictions), a.out/'cifar10_resnets.npz')
     about = facts(run) | dict(card=torch.cuda.get_device_name() if GPU else 'none', steps=STEPS)
     (a.out/'cifar10_resnets.json').write_text(json.dumps(about, indent=1)); say('fleet written down')
     arms = {'most negative': influence_order(predictions, 'probability', 'ridge'),

@@ -1,7 +1,7 @@
 """What one GPU does: notebook cells for it, equality of the loops, models per hour of four nets by every loop, whole
 runs, memory, the share of the card's own best. Without a GPU the same code runs on a thousandth of the work, as a
 rehearsal."""
-from common import check, load, machine, np, time, torch # first: it sets the threads
+from common import check, load, machine, np, time # first: it sets the threads
 from gpu_task import (ALPHA, CLOCK, DEVICE, GPU, NETS, PRECISION, best_rates, card, drawn, images, is_real, left,
                       recipe_of, source_rates)
 from run import print_rows
@@ -54,7 +54,7 @@ def whole(recipe, folder:Path, name:str, loop:str, seconds:float=100) -> dict:
     if loop == 'together': # the former way, for the ratio; in this very process, so that the change is seen
         code = f'import transfer_influence.training.pipeline as p\np.pick_loop = lambda *a: "together"\n{code}'
         engine = ['--engine', 'here']
-    command.write_text(f'if __name__ == "__main__":\n    ' + code.strip().replace('\n', '\n    ') + '\n', 'utf-8')
+    command.write_text('if __name__ == "__main__":\n    ' + code.strip().replace('\n', '\n    ') + '\n', 'utf-8')
     to_the_end = loop == 'batched' and name == 'patch' # from nothing compiled to the page
     place = dict(TORCHINDUCTOR_CACHE_DIR=str(folder/'compiled')) if to_the_end else {}
     start, most = time.time(), min(seconds, left())

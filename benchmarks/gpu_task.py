@@ -1,5 +1,5 @@
 """The task of `gpu.py`: the card and its own best, source, target and recipe, source training alone and its stages."""
-from common import flop_count, load, np, time, torch # first: it sets the threads
+from common import flop_count, load, time, torch # first: it sets the threads
 from b7_gpu import pictures
 
 from dataclasses import replace

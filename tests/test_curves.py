@@ -176,7 +176,6 @@ def lines(path, *names): path.write_text('\n'.join(names), 'utf-8'); return path
 def test_wrong_questions(run, tmp_path, refused):
     names = tuple('OZSTBGAE')
     def curve(*words, **options): refused(ti_curve, run, words=words, **options)
-    def explore(*words, **options): refused(ti_explore, run, words=words, **options)
     curve('7 of 8 classes cannot be removed', ks='7')
     curve('whole numbers', ks='a')
     curve('keep must be from 2 to 7', keep='1')
@@ -187,13 +186,24 @@ def test_wrong_questions(run, tmp_path, refused):
     curve("did you mean 'most negative'", arms='most negativ')
     curve('replicates must be 1 or more', replicates=0)
     curve('--save-keep chooses the best k', replicates=1, save_keep=tmp_path/'k', arms='random')
+    curve('no folder for', arms='random', csv='/nowhere/x.csv')
+    curve("unknown engine 'rai'", engine='rai')
     refused(ti_curve, tmp_path, words=['no run folder'])
+
+
+def test_wrong_budgets(run, tmp_path, refused):
+    def curve(*words, **options): refused(ti_curve, run, words=words, **options)
     curve('less than one batch for each of 8 classes', steps='5')
     curve('not both', steps='20', passes='1')
     curve('--passes takes numbers above 0', passes='-1')
     curve('--net and --lr: only with --steps', net='cnn', lr=.1)
+    curve('--choosing: only with --steps', choosing=3)
     curve('is a folder', steps='20', csv=tmp_path)
     curve("unknown net 'cn'", steps='20', net='cn')
+
+
+def test_wrong_questions_about_images(run, refused):
+    def explore(*words, **options): refused(ti_explore, run, words=words, **options)
     explore('say what to look for')
     explore('--k must be at least 1', failures=True, k=-1)
     explore("no source class 'o'", source_class='o')
@@ -202,8 +212,6 @@ def test_wrong_questions(run, tmp_path, refused):
     explore('--csv goes with', source_class='O', csv='x.csv')
     explore('no folder for', leaks=True, csv='/nowhere/x.csv')
     explore('--within goes with', failures=True, within='3')
-    curve('no folder for', arms='random', csv='/nowhere/x.csv')
-    curve("unknown engine 'rai'", engine='rai')
 
 
 def test_target_too_small(tmp_path, refused):

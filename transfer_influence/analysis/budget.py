@@ -15,7 +15,7 @@ import numpy as np
 # %% ../../nbs/60_analysis/07_budget.ipynb #5f3865ad
 from ..basics.display import Shown
 from ..basics.errors import InputError, nearest, need
-from .curve import Curve, Difference, against_full, against_random, curve_from_dict
+from .curve import Difference, against_full, against_random, curve_from_dict
 
 # %% ../../nbs/60_analysis/07_budget.ipynb #9c4c964a
 @dataclass(frozen=True, eq=False)

@@ -17,12 +17,12 @@ from ..records.store import Store, committed, is_run, open_run
 from ..records.read_run import read_commit
 from ..fleet.child_runs import requested
 from ..fleet.cost import time_images
-from .retrain import class_run, retrain, untrained
+from .retrain import class_run, columns_of, retrain, untrained
 from .curve import PARTS, Curve
 from .removal import CurveCost, accuracies
 from .budget import BudgetCurve, budget_from_dict, budget_to_dict, merged_budgets
 from .budget_plan import (
-    FRESH, BudgetPlan, choosing_rows, columns_of, fresh_rows, plan_budgets)
+    FRESH, BudgetPlan, choosing_rows, fresh_rows, plan_budgets)
 
 # %% ../../nbs/60_analysis/09_budget_curve.ipynb #e4c1ef43
 def _flat(rows, first):
@@ -34,7 +34,7 @@ def _flat(rows, first):
 def _round(run, plan, rows, first, options):
     "Train a round: {steps: Curve}, and where its models are."
     found = retrain(run, *_flat(rows, first), plan.folder, training=plan.training, **options)
-    (labels, split), store = columns_of(found.store, plan.target), open_run(run)
+    (labels, split, _), store = columns_of(found.store, plan.target), open_run(run)
     right, at, curves = found.outputs(plan.target)['correct'], 0, {}
     spec = next(t for t in plan.recipe.targets if t.name == plan.target)
     acc = {p: accuracies(right[:, split == p], labels[split == p], spec.metric) for p in PARTS}
@@ -84,7 +84,7 @@ def load_budget_curves(run) -> dict: # {(target, net): BudgetCurve}, net such as
     return {(b.target, b.about['net']): b for b in found}
 
 # %% ../../nbs/60_analysis/09_budget_curve.ipynb #8095f313
-ENGINE = ('quiet', 'at_once', 'own', 'engine', 'workers', 'address', 'gpus', 'retries') # of `retrain`
+ENGINE = ('quiet', 'at_once', 'engine', 'workers', 'address', 'gpus', 'retries') # of `retrain`
 
 def _times(store, steps):
     "Numbers of steps and seconds of models that are done."

@@ -20,12 +20,12 @@ from ..basics.errors import nearest, need
 from ..basics.recipe import from_dict
 from ..records.predictions import Predictions
 from ..records.store import Store, open_run, read_images
-from ..records.read_run import find_target, read_predictions, run_header
+from ..records.read_run import read_predictions
 from ..fleet.progress import say_time
 from ..fleet.cost import seconds_of_all
 from ..influence.result import class_influence, mean_influence
 from .retrain import base_target, class_run, retrain, units_of, untrained
-from .curve import PARTS, Curve, load_curves, save_curve
+from .curve import PARTS, Curve, save_curve
 
 # %% ../../nbs/60_analysis/02_removal.ipynb #98df6134
 def need_parts(split, target:str) -> None: # split: (n,) select or report

@@ -65,7 +65,6 @@ def curve_points(ks, keep, replicates, target, picked):
 def make_curve(run, orders, points, how, options, csv, save_keep):
     "Train what a curve needs; print it, write its files and the page."
     from transfer_influence.basics.errors import need
-    check_paths(csv, save_keep)
     can = points['replicates'] > 1 and 'most negative' in orders
     need(can or not save_keep, "--save-keep chooses the best k: it needs 2 replicates and the arm 'most negative'")
     from transfer_influence.basics.display import save_rows
@@ -132,7 +131,7 @@ def check_asked_curve(engine, csv, save_keep, keep, budget):
     from transfer_influence.fleet.ray_engine import check_engine
     check_engine(engine); check_paths(csv, save_keep)
     asked = budget['steps'] or budget['passes']
-    other = [f'--{k}' for k in ('net', 'width', 'lr') if budget[k] is not None]
+    other = [f'--{k}' for k, v in budget_options().items() if budget[k] != v]
     need(asked or not other, f"{' and '.join(other)}: only with --steps or --passes")
     need(not asked or not keep, '--keep goes without --steps and --passes')
 
