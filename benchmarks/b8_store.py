@@ -29,7 +29,7 @@ def evaluate(model): return np.random.default_rng(model).normal(size=(IMAGES, 10
 def instant(models:int) -> OwnTraining:
     "Models that are random scores: what remains is the store and the engine."
     target = OwnTarget(np.arange(IMAGES) % 10, tuple('0123456789'))
-    return OwnTraining(train, evaluate, 'ABCDEFGH', dict(it=target), run=RunSpec(models=models))
+    return OwnTraining(train, evaluate, list('ABCDEFGH'), dict(it=target), run=RunSpec(models=models))
 
 def large_row(i): return np.random.default_rng(i).normal(size=(5, IMAGES)).astype(np.float32)
 

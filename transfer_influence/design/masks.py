@@ -8,6 +8,7 @@ __all__ = ['STREAMS', 'HALVES', 'seed_for', 'rng_for', 'int_seed', 'Masks', 'pic
            'DesignReport', 'design_report', 'sizes_vary', 'design_words']
 
 # %% ../../nbs/20_design/01_masks.ipynb #90941d98
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -16,6 +17,8 @@ import numpy as np
 # %% ../../nbs/20_design/01_masks.ipynb #91d0def7
 from ..basics.errors import nearest, need
 from ..basics.recipe import DESIGNS
+from ..basics.arrays import as_mask, as_names, plain
+from ..basics.named_axes import in_order
 from ..basics.display import Shown
 from .hadamard import hadamard, hadamard_order
 
@@ -171,20 +174,23 @@ def sample_masks(n_models:int,         # number of models, m
     """Draw the subsets of a fleet (`exact`: Algorithm 1 of Jain et al., 2023). A longer fleet extends a shorter one
     (`auto` picks a design by the number of models first). Raises `InputError` where a subset would have fewer than 2
     classes, or all; and for designs that need alpha = .5."""
-    K, r = len(class_names), repeats
+    names = as_names(class_names); K, r = len(names), repeats
     _check_design(n_models, K, alpha, design)
     need(r >= 0, f'repeats must be 0 or more, not {r}')
     design = pick_design(design, n_models, K, alpha)
     values = _ROWS[design](max(n_models - r, r), K, alpha, seed)
     values = np.concatenate([values[:r], values[:r], values[r:]])[:n_models]
-    return Masks(values, tuple(class_names), design, alpha, seed)
+    return Masks(values, names, design, alpha, seed)
 
 # %% ../../nbs/20_design/01_masks.ipynb #13a28b73
 def group_names(class_names, groups) -> tuple: # for each class the name of its group
-    "From {group: class names}, or a group's name for each class. Raises `InputError` unless each class has one."
-    if not isinstance(groups, dict):
-        need(len(groups) == len(class_names), f'{len(class_names)} classes need as many group names, not {len(groups)}')
-        return tuple(map(str, groups))
+    """From {group: class names}, {class: group's name}, or a group's name for each class.
+    Raises `InputError` unless each class has one."""
+    whole = isinstance(groups, Mapping) and all(isinstance(g, (str, bytes)) for g in groups.values())
+    if whole or not isinstance(groups, Mapping):
+        of = plain(in_order(groups, class_names, 'groups', 'the classes'), 'groups').astype(str)
+        need(of.shape == (len(class_names),), f'{len(class_names)} classes need as many group names, not {of.size}')
+        return tuple(of.tolist())
     listed = [c for cs in groups.values() for c in cs]
     unknown, missing = set(listed) - set(class_names), set(class_names) - set(listed)
     need(not unknown, f"the groups name a class that is not there: '{min(unknown, default='')}'")
@@ -198,15 +204,16 @@ def sample_groups(n_models:int, class_names, groups, alpha:float=.5, design:str=
                   repeats:int=0) -> Masks:
     """`sample_masks` over groups: masks (m, K) of classes, in which the classes of a group come and go together;
     `by_group` of the predictions puts them together again. Raises `InputError` for groups that are no partition."""
+    class_names = as_names(class_names)
     of = group_names(class_names, groups); names = tuple(dict.fromkeys(of))
     m = sample_masks(n_models, names, alpha, design, seed, repeats)
     columns = [names.index(g) for g in of]
-    return Masks(m.values[:, columns], tuple(class_names), m.design, alpha, seed)
+    return Masks(m.values[:, columns], class_names, m.design, alpha, seed)
 
 # %% ../../nbs/20_design/01_masks.ipynb #1aaab30d
 def pack_masks(masks) -> np.ndarray: # (groups of 8 models, N) uint8
     "Masks (m, N) as bits, packed along the models."
-    return np.packbits(np.asarray(masks, bool), axis=0)
+    return np.packbits(as_mask(masks), axis=0)
 
 def sample_example_masks(n_models:int, n_examples:int, alpha:float=.5, seed:int=0) -> np.ndarray: # packed
     "`exact` subsets of single examples. Row i depends on the seed and i alone. Raises `InputError` for a wrong alpha."

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 # %% ../../nbs/10_images/00_image_set.ipynb #dcc59ac4
 from ..basics.errors import InputError, nearest, need
+from ..basics.arrays import as_labels, as_mask, as_names, numbered, plain, text_of
 from ..basics.display import Shown
 
 # %% ../../nbs/10_images/00_image_set.ipynb #caacd1ba
@@ -56,25 +57,23 @@ class ImageSet(Shown):
 
 # %% ../../nbs/10_images/00_image_set.ipynb #7cb1b826
 def _checked(s):
-    images, labels, names = np.asarray(s.images), np.asarray(s.labels), tuple(map(str, s.class_names))
+    images, names = plain(s.images, 'images'), as_names(s.class_names)
+    labels, _ = numbered(as_labels(s.labels), names, 'class_names')
     if images.ndim == 3: images = images[..., None]
     need(images.dtype == np.uint8, f'images must be uint8 from 0 to 255, not {images.dtype}; convert them first')
     need(images.ndim == 4 and images.shape[3] in (1, 3),
          f'images must have the shape (N, height, width) or (N, height, width, 1 or 3), not {images.shape}')
     need(labels.shape == (len(images),),
          f'{len(images)} images need as many labels, not an array of shape {labels.shape}')
-    need(np.issubdtype(labels.dtype, np.integer), f'labels must be whole numbers, not {labels.dtype}')
-    need(len(set(names)) == len(names), 'class names must differ; two classes have the same name')
     need(len(labels) and 0 <= labels.min() and labels.max() < len(names),
          f'labels must lie between 0 and {len(names) - 1}')
-    part = s.train_part
-    need(part is None or np.asarray(part).dtype == bool and np.shape(part) == labels.shape,
-         'train_part must hold True or False for each image')
+    part = None if s.train_part is None else as_mask(s.train_part, 'train_part')
+    need(part is None or part.shape == labels.shape, 'train_part must hold True or False for each image')
     empty = [names[k] for k in np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)]
     need(not empty, f'no image of class {empty[0] if empty else ""!r}; remove the class or add images')
     for f in ('titles', 'groups'): need(len(getattr(s, f)) in (0, len(names)), f'{f} must name every class, or none')
-    return dict(images=images, labels=labels.astype(np.int64), class_names=names,
-                titles=tuple(map(str, s.titles)) or names, groups=tuple(map(str, s.groups)))
+    titles, groups = (tuple(text_of(t, f) for t in getattr(s, f)) for f in ('titles', 'groups'))
+    return dict(images=images, labels=labels, class_names=names, titles=titles or names, groups=groups, train_part=part)
 
 # %% ../../nbs/10_images/00_image_set.ipynb #9c1b844c
 def select_classes(s:ImageSet,

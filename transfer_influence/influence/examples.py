@@ -13,8 +13,9 @@ import numpy as np
 
 # %% ../../nbs/50_influence/04_examples.ipynb #c7a989f5
 from ..basics.errors import need
+from ..basics.arrays import as_numbers
 from ..basics.display import Shown
-from .difference import Meter, check_counts, meter_estimate
+from .difference import Meter, check_counts, masks_and_outputs, meter_estimate
 from .result import InfluenceResult
 
 # %% ../../nbs/50_influence/04_examples.ipynb #4e358b49
@@ -74,7 +75,7 @@ def example_influence(packed:np.ndarray, # (groups of 8 models, N) uint8
                       y:np.ndarray,      # (m,) an output of each model
                      ) -> ExampleInfluence:
     "Difference in means for every example. Raises `InputError` for shapes that do not fit, and NaN."
-    y = np.asarray(y, np.float64); m = len(y)
+    y = as_numbers(y, 'y').astype(np.float64); m = len(y)
     _check_packed(packed, m); need(np.isfinite(y).all(), 'y holds NaN or infinite values; leave those models out')
     d, n1 = y - y.mean(), example_counts(packed).astype(np.float64)
     s = packed_sums(packed, d).astype(np.float64)
@@ -115,7 +116,7 @@ def top_examples(packed:np.ndarray,  # (groups of 8 models, N) uint8
                  outputs:np.ndarray, # (m, n) outputs of each model
                  k:int=10, tile:int=8192) -> TopExamples:
     "The most influential examples of each image, a tile at a time. Raises `InputError` as `example_influence` does."
-    y, N = np.asarray(outputs, np.float32), packed.shape[1]; n = y.shape[1]
+    y, N = as_numbers(outputs), packed.shape[1]; n = y.shape[1]
     _check_packed(packed, len(y)); need(1 <= k <= N//4, f'k must be from 1 to {N//4}, not {k}')
     need(np.isfinite(y).all(), 'outputs hold NaN or infinite values; leave those models out')
     d = np.ascontiguousarray(y - y.mean(0, dtype=np.float64), np.float32)
@@ -134,8 +135,8 @@ def influence_of_blocks(blocks,      # of (masks (b, K), outputs (b, n))
     "Difference in means over blocks of models. Raises `InputError` for a class that (nearly) always or never is in."
     meter, sizes = Meter(), []
     for masks, y in blocks:
-        need(np.isfinite(y).all(), 'a block has NaN or infinite outputs; leave those models out')
-        meter.add(masks, y); sizes.append(np.asarray(masks).sum(1))
+        z, y, _ = masks_and_outputs(masks, y)
+        meter.add(z, y); sizes.append(z.sum(1))
     need(meter.m >= 2, f'influence needs at least 2 models, not {meter.m}')
     e = meter_estimate(meter, check_counts(meter.n_in, meter.m, class_names, missing))
     columns = tuple(f'image {j}' for j in range(e.values.shape[1]))

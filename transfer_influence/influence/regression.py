@@ -13,8 +13,10 @@ import numpy as np
 
 # %% ../../nbs/50_influence/01_regression.ipynb #8da71f77
 from ..basics.errors import nearest, need
+from ..basics.arrays import as_mask, as_numbers
+from ..basics.named_axes import by_columns, given, in_order
 from ..design.masks import find_pairs, sizes_vary
-from .difference import Estimate, check_groups, difference_in_means, shrink
+from .difference import Estimate, check_groups, difference_in_means, masks_and_outputs, shrink
 
 # %% ../../nbs/50_influence/01_regression.ipynb #200fd574
 def size_coefficient(masks,   # (m, K) bool
@@ -24,7 +26,7 @@ def size_coefficient(masks,   # (m, K) bool
     size = np.asarray(masks).sum(1, dtype=np.float64); d = size - size.mean()
     need(sizes_vary(np.asarray(masks)), "all subsets have one size, so influence has no absolute sign; draw masks with "
                                          "design='varied' or 'bernoulli'")
-    y = outputs - outputs.mean(0); coefficient = d @ y/(d @ d)
+    y = outputs - np.mean(outputs, 0, dtype=np.float64); coefficient = d @ y/(d @ d)
     rest = y - d[:, None]*coefficient
     return coefficient, np.sqrt((rest**2).sum(0)/(len(d) - 2)/(d @ d))
 
@@ -133,9 +135,12 @@ def _about(sp, x, pair_effect=None):
 
 # %% ../../nbs/50_influence/01_regression.ipynb #cea9b66c
 def _checked(masks, outputs):
-    z, y = np.asarray(masks, bool), np.asarray(outputs, np.float64)
+    "Masks, and outputs less their means: what an offset of any size leaves of them."
+    z, y, _ = masks_and_outputs(masks, outputs)
     need((z != z[0]).any(), f'all {len(z)} models saw the same classes; draw random subsets with sample_masks')
-    return z, y
+    centred = y - y.mean(0, dtype=np.float64)
+    centred[:, y.min(0) == y.max(0)] = 0 # not what rounding leaves of a constant
+    return z, centred
 
 # %% ../../nbs/50_influence/01_regression.ipynb #bce4c672
 def ridge(masks,   # (m, K) bool
@@ -272,12 +277,13 @@ def estimate(masks, outputs, method:str='dim', class_names=None, missing:str='er
     known = dict(ridge=('choose', 'prior'), lasso=('folds',)).get(method, ())
     wrong = [k for k in options if k not in known]
     need(not wrong, f"the method '{method}' has no option {', '.join(wrong)}; prior= is for the method 'ridge'")
-    z = np.asarray(masks, bool)
-    bad = check_groups(z.astype(int), class_names or range(z.shape[1]), missing)
+    z, y, names = masks_and_outputs(masks, outputs); names = class_names or names
+    bad = check_groups(z.astype(int), names or range(z.shape[1]), missing)
     told = np.setdiff1d(np.arange(z.shape[1]), bad)
-    if method == 'dim': return dim(z, outputs)
-    if len(told) < 2: return Estimate(*(np.full((z.shape[1], outputs.shape[1]), np.nan) for _ in range(3)))
-    return _spread(METHODS[method](z[:, told], outputs, **options), told, z.shape[1])
+    if method == 'dim': return dim(z, y)
+    if 'prior' in options: options['prior'] = in_order(options['prior'], names, 'prior', 'the source classes')
+    if len(told) < 2: return Estimate(*(np.full((z.shape[1], y.shape[1]), np.nan) for _ in range(3)))
+    return _spread(METHODS[method](z[:, told], y, **options), told, z.shape[1])
 
 def _spread(e, told, K):
     "NaN for the classes that cannot be estimated."
@@ -294,15 +300,16 @@ class InfluenceRegressor:
 
     def fit(self, X, y):
         "X (m, K) masks, y (m, n) or (m,) outputs."
-        X, y = np.asarray(X, bool), np.asarray(y, np.float64)
-        y = y[:, None] if y.ndim == 1 else y
-        e = estimate(X, y, self.method, missing='mask', **self.options)
+        y = given(y, 'y')
+        X, y, names = masks_and_outputs(X, replace(y, values=y.values[:, None]) if y.values.ndim == 1 else y)
+        e = estimate(X, y, self.method, names, missing='mask', **self.options)
         coefficient = size_coefficient(X, y)[0] if sizes_vary(X) and self.method != 'dim' else 0.
         self.coef_ = (np.nan_to_num(e.values)/_factor(X) + coefficient).T
-        self.stderr_, self.about_ = e.stderr.T, e.about
-        self.intercept_ = y.mean(0) - X.mean(0) @ self.coef_.T
+        self.stderr_, self.about_, self.names_ = e.stderr.T, e.about, names
+        self.intercept_ = y.mean(0, dtype=np.float64) - X.mean(0) @ self.coef_.T
         return self
 
     def predict(self, X):
         "Outputs (m, n) expected of models with these masks."
-        return np.asarray(X, np.float64) @ self.coef_.T + self.intercept_
+        X = by_columns(given(X, 'X'), self.names_, 'the columns of X', 'those that were fitted').values
+        return as_mask(X, 'X').astype(np.float64) @ self.coef_.T + self.intercept_

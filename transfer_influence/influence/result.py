@@ -17,6 +17,7 @@ from fastcore.basics import patch
 
 # %% ../../nbs/50_influence/03_result.ipynb #5b27285e
 from ..basics.errors import InputError, nearest, need
+from ..basics.named_axes import in_order
 from ..basics.display import Shown, save_rows
 from ..design.masks import sizes_vary
 from ..records.predictions import Predictions
@@ -155,11 +156,12 @@ def class_influence(predictions:Predictions,
     Raises `InputError` for unknown names, classes without comparison, and outputs that are all constant."""
     need(isinstance(predictions, Predictions), 'influence needs Predictions, as ti.from_arrays(masks, outputs) or '
          f'ti.load_predictions(file) make them, not {type(predictions).__name__}')
-    name, y = predictions.output(output)
+    name, y = predictions.output(output); names = predictions.class_names
+    if 'prior' in options: options['prior'] = in_order(options['prior'], names, 'prior', 'the source classes')
     e, zero_said = _fitted(predictions, y, method, missing, zero, options)
     need(np.ptp(y, axis=0).any(), f"output '{name}' is the same for all models; choose another output")
     columns = tuple(f'image {j}' for j in range(y.shape[1]))
-    return InfluenceResult(e.values, e.stderr, e.dof, predictions.class_names, columns, len(y), method, name,
+    return InfluenceResult(e.values, e.stderr, e.dof, names, columns, len(y), method, name,
                            predictions.target, predictions, zero_said, options | dict(zero=zero), e.about)
 
 # %% ../../nbs/50_influence/03_result.ipynb #e58be20c

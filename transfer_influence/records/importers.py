@@ -8,11 +8,13 @@ __all__ = ['THEIR_NAMES', 'read_summary', 'read_arrays_folder']
 # %% ../../nbs/40_records/01_importers.ipynb #51412e85
 from pathlib import Path
 import pickle
+import warnings
 
 import numpy as np
 
 # %% ../../nbs/40_records/01_importers.ipynb #38865f88
 from ..basics.errors import InputError, need
+from ..basics.arrays import as_mask
 from .predictions import Predictions, from_arrays
 
 # %% ../../nbs/40_records/01_importers.ipynb #aca72a2c
@@ -21,16 +23,22 @@ THEIR_NAMES = dict(softmax_logits='probability', raw_logits='logit', raw_margins
 
 def _outputs(arrays, m, path):
     "Those arrays that have a number for each model and image, under our names."
-    found = {THEIR_NAMES[k]: x for k, x in sorted(arrays.items()) if k in THEIR_NAMES and x.ndim == 2 and len(x) == m}
+    known = {k: x for k, x in sorted(arrays.items()) if k in THEIR_NAMES}
+    found = {THEIR_NAMES[k]: x for k, x in known.items() if x.ndim == 2 and len(x) == m}
+    other = [f'{k} {tuple(x.shape)}' for k, x in known.items() if x.ndim != 2 or len(x) != m]
+    if found and other: warnings.warn(f'{path}: {", ".join(other)} has no number for each of {m} models and each image, '
+                                      'and is not used')
     need(found, f'{path} has no outputs of the shape (models, images); it has {sorted(arrays)}; known '
                 f'names are {", ".join(THEIR_NAMES)}')
     return found
 
 def _finished(masks, outputs, done, path):
     "Only the models that are marked as completed."
-    done = np.ones(len(masks), bool) if done is None else np.asarray(done, bool).reshape(-1)
+    done = np.ones(len(masks), bool) if done is None else as_mask(done, '_completed').reshape(-1)
     need(len(done) == len(masks), f'{path} marks {len(done)} models, but has {len(masks)} masks')
     need(done.sum() >= 2, f'{path} has {done.sum()} completed models; influence needs at least 2')
+    if not done.all(): warnings.warn(f'{path}: {(~done).sum()} of {len(done)} models are not marked as completed and '
+                                     'are left out')
     return np.asarray(masks)[done], {k: np.asarray(x)[done] for k, x in outputs.items()}
 
 # %% ../../nbs/40_records/01_importers.ipynb #2d66b05b
@@ -54,7 +62,7 @@ def read_summary(path,                 # a file such as CIFAR10.pt
     data = data if isinstance(data, dict) else {}
     need('class_binary_mask' in data and key in data,
          f"{path} has no 'class_binary_mask' and '{key}'; it has {sorted(data)}")
-    masks = data['class_binary_mask'].numpy()
+    masks = as_mask(data['class_binary_mask'], 'class_binary_mask')
     need(isinstance(data[key], dict), f"'{key}' in {path} is no dictionary of outputs")
     outputs = _outputs({k: x.float().numpy() for k, x in data[key].items()}, len(masks), path)
     return from_arrays(masks, outputs, class_names, labels, target=Path(path).stem)

@@ -6,6 +6,7 @@
 __all__ = ['Predictions', 'from_arrays', 'by_group', 'save_predictions', 'load_predictions']
 
 # %% ../../nbs/40_records/00_predictions.ipynb #4b96e187
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import warnings
@@ -15,6 +16,8 @@ import numpy as np
 
 # %% ../../nbs/40_records/00_predictions.ipynb #4a8e8268
 from ..basics.errors import InputError, nearest, need
+from ..basics.arrays import as_labels, as_mask, as_names, as_numbers, compact, numbered, plain
+from ..basics.named_axes import by_columns, by_rows, counted, given, in_order, tell_row_numbers, turned
 from ..basics.display import Shown
 from ..design.masks import group_names
 
@@ -23,7 +26,7 @@ from ..design.masks import group_names
 class Predictions(Shown):
     "Masks and outputs of m models, with names. Make one with `from_arrays`, which checks."
     masks:np.ndarray           # (m, K) bool: which source class was in the training set of which model
-    outputs:dict               # {name: (m, n) float32}: an output of each model on each target image
+    outputs:dict               # {name: (m, n) float32, or float64 where that would blur them}: of each model, on each image
     class_names:tuple          # K source classes
     labels:np.ndarray          # (n,) class of each target image
     target_class_names:tuple   # names of the target classes
@@ -47,45 +50,47 @@ class Predictions(Shown):
         return f'Predictions: {m} models × {K} source classes → {what}{gone}'
 
 # %% ../../nbs/40_records/00_predictions.ipynb #ccc35605
-def _masks(masks, K_names):
-    masks = np.asarray(masks)
-    need(masks.ndim == 2, f'masks must have the shape (models, classes), not {masks.shape}')
-    need(masks.dtype == bool or np.issubdtype(masks.dtype, np.integer),
-         f'masks must be bool or whole numbers 0 and 1, not {masks.dtype}; masks.astype(bool) makes them so')
-    need(np.isin(masks, (0, 1)).all(), 'masks must hold 0 and 1 only; 1: the class was in the training set')
-    need(len(masks) >= 2, f'influence needs at least 2 models, not {len(masks)}')
-    need(K_names is None or len(K_names) == masks.shape[1],
-         f'{masks.shape[1]} mask columns need as many class names, not {0 if K_names is None else len(K_names)}')
-    return masks.astype(bool)
+def _masks(z, class_names):
+    "Masks and class names, from what was given."
+    need(len(z.values) >= 2, f'influence needs at least 2 models, not {len(z.values)}')
+    K = z.values.shape[1]; own = z.columns and not counted(z.columns)
+    if class_names is None: class_names = z.columns if own else [f'class {k}' for k in range(K)]
+    names = as_names(class_names, n=K)
+    return as_mask(by_columns(z, names, 'the columns of masks', 'class_names').values), names
 
-def _output(name, x, m):
-    x = np.asarray(x)
-    need(x.ndim == 2 and (x.dtype == bool or np.issubdtype(x.dtype, np.number)),
-         f"output '{name}' must be numbers of the shape (models, images), not {x.dtype} of {x.shape}"
+def _output(name, y, m):
+    "An output as numbers, a row for each model."
+    tell_row_numbers(y, f"output '{name}'")
+    x = as_numbers(y.values, f"output '{name}'")
+    need(x.ndim == 2, f"output '{name}' must be numbers of the shape (models, images), not {x.shape}"
          + '; a column is y[:, None]'*(x.ndim == 1))
     turn = '; transpose it' if x.shape[1] == m else ''
     need(len(x) == m, f"output '{name}' has {len(x)} rows for {m} models; rows are models{turn}")
-    with np.errstate(over='ignore'): return x.astype(np.float32, copy=False) # too large: infinite, see below
+    return compact(x, f"output '{name}'")
 
 # %% ../../nbs/40_records/00_predictions.ipynb #c12c2a7a
-def _aligned(masks, outputs):
-    "Do data frames name their models alike?"
-    for y in outputs.values():
-        both = hasattr(masks, 'columns') and hasattr(y, 'columns')
-        need(not both or list(masks.index) == list(y.index), 'masks and outputs have different indexes, so their '
-             'rows may '
-             'be different models; bring them into one order')
+def _named(masks, outputs):
+    "Masks and outputs with models in one order and images in one order, where names say which is which."
+    z, ys = given(masks, 'masks'), {str(k): given(y, f"output '{k}'") for k, y in outputs.items()}
+    first = next(iter(ys.values())); z = turned(z, first.axes)
+    ys = {k: turned(y, z.axes or first.axes) for k, y in ys.items()}
+    images = next(iter(ys.values())).columns
+    for k, y in ys.items():
+        y = by_rows(y, z.rows, f"the models (rows) of output '{k}'", 'those of the masks', strict=True)
+        ys[k] = by_columns(y, images, f"the columns of output '{k}'", 'those of the first output')
+    return z, ys, images
 
 def _turned(masks, outputs):
     "Do the masks look like (classes, models)?"
-    rows = {np.shape(x)[0] for x in outputs.values() if np.ndim(x) == 2}
-    need(masks.ndim != 2 or len(masks) in rows or rows != {masks.shape[1]},
+    need(masks.ndim == 2, f'masks must have the shape (models, classes), not {masks.shape}')
+    rows = {len(y.values) for y in outputs.values() if y.values.ndim == 2}
+    need(len(masks) in rows or rows != {masks.shape[1]},
          f'masks have {len(masks)} rows for {masks.shape[-1]} models; they must be (models, classes): transpose them')
 
 # %% ../../nbs/40_records/00_predictions.ipynb #0abf4823
 def _finite(masks, outputs, allow_partial):
     "Masks and outputs of the models whose outputs are finite; how many others there are."
-    good = {k: np.isfinite(x).all(1) for k, x in outputs.items()}
+    good = {k: (abs(x) < (1e150 if x.itemsize > 4 else 3e38)).all(1) for k, x in outputs.items()} # else squares overflow
     for k, g in good.items():
         need(allow_partial or g.all(), f"output '{k}' has NaN or infinite values in {(~g).sum()} models, such as "
              f'number {0 if g.all() else np.flatnonzero(~g)[0]}; leave them out with allow_partial=True')
@@ -114,47 +119,32 @@ def from_arrays(masks,                   # (m, K) bool or 0/1 integers
                ) -> Predictions:
     """Predictions from arrays of one's own.
     Raises `InputError` for shapes that do not fit, NaN, and masks that are not 0/1."""
-    outputs = outputs if isinstance(outputs, dict) else dict(output=outputs)
-    need(outputs, 'give at least one output')
-    if class_names is None: class_names = getattr(masks, 'columns', None)
-    _aligned(masks, outputs)
-    _turned(np.asarray(masks), outputs)
-    masks = _masks(masks, class_names)
-    outputs = {str(k): _output(k, x, len(masks)) for k, x in outputs.items()}
+    outputs = outputs if isinstance(outputs, Mapping) else dict(output=outputs)
+    need(len(outputs), 'give at least one output')
+    z, given_outputs, images = _named(masks, outputs)
+    _turned(z.values, given_outputs)
+    masks, names = _masks(z, class_names)
+    outputs = {k: _output(k, y, len(masks)) for k, y in given_outputs.items()}
     masks, outputs, left_out = _finite(masks, outputs, allow_partial)
     _note_copies(masks, outputs)
     n = {x.shape[1] for x in outputs.values()}
     need(len(n) == 1 and min(n) > 0, f'all outputs must be on the same images; they have {sorted(n)} columns')
-    names = tuple(map(str, [f'class {k}' for k in range(masks.shape[1])] if class_names is None else class_names))
-    need(len(set(names)) == len(names), 'class names must differ; two classes have the same name')
+    labels, split = (in_order(x, images, k, 'the columns of the outputs') for k, x in dict(labels=labels, split=split).items())
     return Predictions(masks, outputs, names, *_columns(n.pop(), labels, target_class_names, split), target, left_out)
-
-# %% ../../nbs/40_records/00_predictions.ipynb #e2ac2c67
-def _numbered(labels, names):
-    "Labels that are names as numbers, and the names they count; other labels as they are."
-    if labels.dtype.kind == 'O' and all(isinstance(c, (int, np.integer))
-                                        for c in labels.flat): labels = labels.astype(int)
-    if labels.dtype.kind not in 'UO': return labels, names
-    need(all(isinstance(c, str) for c in labels.flat), 'some labels are neither names nor numbers: give each image one')
-    found = labels.astype(str); known = sorted(set(found)) if names is None else list(map(str, names))
-    for c in sorted(set(found) - set(known)): need(False, f"the label '{c}' is none of the target_class_names"
-                                                   f'{nearest(c, known)}')
-    return np.array([known.index(c) for c in found]), known
 
 # %% ../../nbs/40_records/00_predictions.ipynb #8a9aab4d
 def _columns(n, labels, names, split):
+    names = None if names is None else as_names(names, 'target_class_names')
     if labels is None and names is None: names = 'unlabelled', # which is what a column by class then says
-    labels, names = _numbered(np.zeros(n, np.int64) if labels is None else np.asarray(labels), names)
+    labels, names = numbered(np.zeros(n, np.int64) if labels is None else as_labels(labels), names)
     need(labels.shape == (n,), f'labels must be {n} whole numbers or names, one for each image, not {labels.size}')
-    need(np.issubdtype(labels.dtype, np.integer), f'labels must be whole numbers or names, not {labels.dtype}')
-    need(labels.min() >= 0, 'labels must not be negative')
-    names = tuple(map(str, names)) if names is not None else tuple(str(c) for c in range(labels.max() + 1))
+    need(labels.min() >= 0, 'labels must not be negative; leave images without a label out')
+    names = names or tuple(str(c) for c in range(labels.max() + 1))
     need(labels.max() < len(names), f'label {labels.max()} has no name among the {len(names)} target_class_names; '
          'labels count from 0')
-    split = np.full(n, '') if split is None else np.asarray(split).astype(str)
+    split = np.full(n, '') if split is None else plain(split, 'split').astype(str)
     need(split.shape == (n,), f'split must name the part of each of the {n} images')
-    need(len(set(names)) == len(names), 'target class names must differ; two have the same name')
-    return labels.astype(np.int64), names, split
+    return labels, names, split
 
 # %% ../../nbs/40_records/00_predictions.ipynb #fe25a07a
 def by_group(p:Predictions,

@@ -9,6 +9,7 @@ __all__ = ['label_mapping', 'feature_mapping', 'surrogate_scores']
 import numpy as np
 
 from ..basics.errors import need
+from ..basics.arrays import as_labels, as_numbers
 from ..basics.recipe import Recipe
 
 # %% ../../nbs/30_training/11_surrogate.ipynb #9635ddbf
@@ -21,13 +22,13 @@ def label_mapping(scores:np.ndarray, # (n, K) outputs of the source head for tar
                   labels=None,       # (n,) classes of the target images; empty: all together
                  ) -> np.ndarray:    # (K,), or (K, target classes): shares of the votes
     "Which source classes the model takes target images for. Raises `InputError` for shapes that do not fit."
-    scores = np.asarray(scores)
+    scores = as_numbers(scores, 'scores')
     need(scores.ndim == 2 and len(scores), f'scores must be (images, source classes), not {scores.shape}')
     return _shares(scores.argmax(1), scores.shape[1], _labels(labels, len(scores)))
 
 def _labels(labels, n):
     if labels is None: return None
-    labels = np.asarray(labels)
+    labels = as_labels(labels)
     need(labels.shape == (n,), f'labels must be {n} numbers, one for each image, not {labels.shape}')
     return labels
 
@@ -38,7 +39,7 @@ def feature_mapping(source:np.ndarray,        # (N, d) features of source images
                     labels=None,              # (n,) classes of the target images; empty: all together
                    ) -> np.ndarray:           # (K,), or (K, target classes): shares of the votes
     "To which source class's mean feature target images are nearest. Raises `InputError` for shapes that do not fit."
-    source, target, y = np.asarray(source, float), np.asarray(target, float), np.asarray(source_labels)
+    source, target = (as_numbers(x, 'features').astype(np.float64) for x in (source, target)); y = as_labels(source_labels)
     need(source.ndim == target.ndim == 2 and source.shape[1] == target.shape[1],
          f'features must have one width, not {source.shape} and {target.shape}')
     K = y.max() + 1; count = np.bincount(y, minlength=K)
