@@ -459,6 +459,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'transfer_influence/analysis/retrain.py')},
             'transfer_influence.basics.arrays': { 'transfer_influence.basics.arrays._about_text': ( '00_basics/arrays.html#_about_text',
                                                                                                     'transfer_influence/basics/arrays.py'),
+                                                  'transfer_influence.basics.arrays._check_order': ( '00_basics/arrays.html#_check_order',
+                                                                                                     'transfer_influence/basics/arrays.py'),
                                                   'transfer_influence.basics.arrays._check_range': ( '00_basics/arrays.html#_check_range',
                                                                                                      'transfer_influence/basics/arrays.py'),
                                                   'transfer_influence.basics.arrays._columns': ( '00_basics/arrays.html#_columns',

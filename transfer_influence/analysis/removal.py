@@ -56,7 +56,8 @@ def influence_order(p:Predictions,
 # %% ../../nbs/60_analysis/02_removal.ipynb #5fea3a21
 def check_order(order, class_names) -> tuple:
     "An order as a tuple. Raises `InputError` for unknown, repeated or missing classes."
-    need(not isinstance(order, (set, frozenset)), 'a set has no order; give a list of all classes, the first to be removed first')
+    need(not isinstance(order, (set, frozenset)), 'a set has no order; give a list, the first to be '
+         'removed first')
     order = tuple(map(str, order))
     for c in order:
         need(c in class_names, f"the order names a class that is not in the source, '{c}'{nearest(c, class_names)}")

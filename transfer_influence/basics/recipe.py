@@ -82,7 +82,7 @@ class SourceSpec:
         _check_set(self)
         _check_range(self, 'size', 4, 1024, whole=True)
         _check_choice(self, 'channels', (1, 3))
-        need(not isinstance(self.classes, (set, frozenset)), 'source.classes are a set, which has no order; give a list')
+        need(not isinstance(self.classes, (set, frozenset)), 'source.classes: a set has no order; give a list')
         object.__setattr__(self, 'classes', tuple(map(str, self.classes)))
         doubled = {c for c in self.classes if self.classes.count(c) > 1}
         need(not doubled, f"source.classes names {sorted(doubled)} more than once; name each class once")

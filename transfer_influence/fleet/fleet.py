@@ -133,8 +133,8 @@ def stop_if_alike(failed:dict, # {model: its error in one line}
     "Raises `UserError` where so many models failed with the same error that all others would."
     lines = {re.sub(r'\d+', '', line) for line in failed.values()}
     if len(failed) < ALIKE or len(lines) > 1 or isinstance(error, (FloatingPointError, WorkerDied)): return
-    raise UserError(f'the first {len(failed)} models failed alike: {_line_of(error)} ({_place(error)}); mend it and give '
-                    'the same command again')
+    raise UserError(f'the first {len(failed)} models failed alike: {_line_of(error)} ({_place(error)}); mend it '
+                    'and give the same command again')
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #bd2c758b
 COMPILED_FROM = 300 # models of a worker, each of some 300 steps

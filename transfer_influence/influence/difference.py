@@ -99,8 +99,8 @@ def masks_and_outputs(masks, outputs) -> tuple: # (m, K) bool, (m, n) numbers, n
     z = turned(z, y.axes); y = turned(y, z.axes)
     y = as_numbers(by_rows(y, z.rows, 'the models (rows) of the outputs', 'those of the masks', strict=True).values)
     z, names = as_mask(z.values), z.columns
-    need(z.ndim == y.ndim == 2 and len(z) == len(y), 'masks must be (models, classes) and outputs (models, images), not '
-         f'{z.shape} and {y.shape}' + '; a column is y[:, None]'*(y.ndim == 1))
+    need(z.ndim == y.ndim == 2 and len(z) == len(y), 'masks must be (models, classes) and outputs (models, images), '
+         f'not {z.shape} and {y.shape}' + '; a column is y[:, None]'*(y.ndim == 1))
     bad = 0 if y.dtype.kind != 'f' else int((~np.isfinite(y)).any(1).sum())
     need(not bad, f'the outputs of {bad} models are NaN or infinite; leave these models out')
     return z, y, names

@@ -26,8 +26,8 @@ def _outputs(arrays, m, path):
     known = {k: x for k, x in sorted(arrays.items()) if k in THEIR_NAMES}
     found = {THEIR_NAMES[k]: x for k, x in known.items() if x.ndim == 2 and len(x) == m}
     other = [f'{k} {tuple(x.shape)}' for k, x in known.items() if x.ndim != 2 or len(x) != m]
-    if found and other: warnings.warn(f'{path}: {", ".join(other)} has no number for each of {m} models and each image, '
-                                      'and is not used')
+    if found and other: warnings.warn(f'{path}: {", ".join(other)} has no number for each of {m} models and each '
+                                      'image, and is not used')
     need(found, f'{path} has no outputs of the shape (models, images); it has {sorted(arrays)}; known '
                 f'names are {", ".join(THEIR_NAMES)}')
     return found

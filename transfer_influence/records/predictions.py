@@ -26,7 +26,7 @@ from ..design.masks import group_names
 class Predictions(Shown):
     "Masks and outputs of m models, with names. Make one with `from_arrays`, which checks."
     masks:np.ndarray           # (m, K) bool: which source class was in the training set of which model
-    outputs:dict               # {name: (m, n) float32, or float64 where that would blur them}: of each model, on each image
+    outputs:dict               # {name: (m, n) float32, or float64 where that would blur them}: of a model on an image
     class_names:tuple          # K source classes
     labels:np.ndarray          # (n,) class of each target image
     target_class_names:tuple   # names of the target classes
@@ -90,7 +90,8 @@ def _turned(masks, outputs):
 # %% ../../nbs/40_records/00_predictions.ipynb #0abf4823
 def _finite(masks, outputs, allow_partial):
     "Masks and outputs of the models whose outputs are finite; how many others there are."
-    good = {k: (abs(x) < (1e150 if x.itemsize > 4 else 3e38)).all(1) for k, x in outputs.items()} # else squares overflow
+    largest = {4: 3e38, 8: 1e150} # beyond it squares overflow; NaN is not below it either
+    good = {k: (abs(x) < largest[x.itemsize]).all(1) for k, x in outputs.items()}
     for k, g in good.items():
         need(allow_partial or g.all(), f"output '{k}' has NaN or infinite values in {(~g).sum()} models, such as "
              f'number {0 if g.all() else np.flatnonzero(~g)[0]}; leave them out with allow_partial=True')
@@ -129,7 +130,8 @@ def from_arrays(masks,                   # (m, K) bool or 0/1 integers
     _note_copies(masks, outputs)
     n = {x.shape[1] for x in outputs.values()}
     need(len(n) == 1 and min(n) > 0, f'all outputs must be on the same images; they have {sorted(n)} columns')
-    labels, split = (in_order(x, images, k, 'the columns of the outputs') for k, x in dict(labels=labels, split=split).items())
+    labels, split = (in_order(x, images, what, 'the columns of the outputs')
+                     for x, what in ((labels, 'labels'), (split, 'split')))
     return Predictions(masks, outputs, names, *_columns(n.pop(), labels, target_class_names, split), target, left_out)
 
 # %% ../../nbs/40_records/00_predictions.ipynb #8a9aab4d

@@ -48,7 +48,8 @@ class OwnTarget:
         need(len(labels) and 0 <= labels.min() and labels.max() < len(names), f'labels must lie between 0 and '
              f'{len(names) - 1}, one for each of the {len(names)} class_names of the target')
         select = None if self.select is None else as_mask(self.select, 'select')
-        need(select is None or select.shape == labels.shape, f'select must say True or False of each of {len(labels)} images')
+        need(select is None or select.shape == labels.shape,
+             f'select must say True or False of each of {len(labels)} images')
         for k, v in dict(labels=labels, class_names=names, select=select).items(): object.__setattr__(self, k, v)
 
     @property
@@ -108,8 +109,8 @@ def make_subset(own:OwnTraining, mask:np.ndarray, i:int) -> Subset:
 # %% ../../nbs/30_training/10_own_training.ipynb #0db085a2
 def _record(name, target, scores):
     what = f"the scores of evaluate_fn for '{name}'"
-    scores = by_columns(given(scores, what), target.class_names, f'the columns of {what}', 'the class_names of the target')
-    scores = as_numbers(scores.values, what).astype(np.float64)
+    columns = f'the columns of {what}', 'the class_names of the target'
+    scores = as_numbers(by_columns(given(scores, what), target.class_names, *columns).values, what).astype(np.float64)
     n, k = len(target.labels), len(target.class_names)
     shape = (n, k) if target.scores else (n,)
     need(scores.shape == shape, f"evaluate_fn gave an array of {scores.shape} for target '{name}', not {shape}")

@@ -39,7 +39,8 @@ def feature_mapping(source:np.ndarray,        # (N, d) features of source images
                     labels=None,              # (n,) classes of the target images; empty: all together
                    ) -> np.ndarray:           # (K,), or (K, target classes): shares of the votes
     "To which source class's mean feature target images are nearest. Raises `InputError` for shapes that do not fit."
-    source, target = (as_numbers(x, 'features').astype(np.float64) for x in (source, target)); y = as_labels(source_labels)
+    source, target = (as_numbers(x, 'features').astype(np.float64) for x in (source, target))
+    y = as_labels(source_labels)
     need(source.ndim == target.ndim == 2 and source.shape[1] == target.shape[1],
          f'features must have one width, not {source.shape} and {target.shape}')
     K = y.max() + 1; count = np.bincount(y, minlength=K)
