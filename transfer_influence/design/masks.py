@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STREAMS', 'HALVES', 'seed_for', 'rng_for', 'int_seed', 'Masks', 'pick_design', 'sample_masks', 'group_names',
-           'sample_groups', 'pack_masks', 'sample_example_masks', 'find_pairs', 'find_repeats', 'column_correlations',
-           'DesignReport', 'design_report', 'sizes_vary', 'design_words']
+           'sample_groups', 'pack_masks', 'sample_example_masks', 'find_pairs', 'find_repeats', 'shared_subsets',
+           'column_correlations', 'DesignReport', 'design_report', 'sizes_vary', 'design_words']
 
 # %% ../../nbs/20_design/01_masks.ipynb #90941d98
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from scipy.special import comb
 
 # %% ../../nbs/20_design/01_masks.ipynb #91d0def7
 from ..basics.errors import nearest, need
@@ -244,6 +245,17 @@ def find_repeats(masks) -> np.ndarray: # (pairs, 2) numbers of models with the s
         if row.tobytes() in first: pairs.append((first.pop(row.tobytes()), i))
         else: first[row.tobytes()] = i
     return np.array(pairs, int).reshape(-1, 2)
+
+def shared_subsets(masks) -> np.ndarray: # (m,) number of the subset of each model; None where they share none to speak of
+    "Which models were trained on one and the same subset, where there are far more of them than by chance."
+    z = np.asarray(masks, bool); m = len(z)
+    of = np.unique(np.packbits(z, axis=1), axis=0, return_inverse=True)[1].reshape(-1); count = np.bincount(of)
+    if len(count) > .9*m: return None
+    z = z[:, np.unique(np.packbits(z, axis=0), axis=1, return_index=True)[1]] # classes that always come together are one
+    (sizes, n), p = np.unique(z.sum(1), return_counts=True), z.mean(0)
+    by_size = (n*(n - 1)/2/comb(z.shape[1], sizes)).sum() # pairs, if subsets of a size are equally likely
+    chance = max(by_size, m*(m - 1)/2*np.prod(p**2 + (1 - p)**2)) # or if classes are in by themselves, each as often
+    return of if (count*(count - 1)).sum()/2 > 2*chance + 4*chance**.5 else None
 
 def column_correlations(masks) -> np.ndarray: # of all pairs of columns that are not constant
     "How far two classes keep company."

@@ -19,7 +19,7 @@ from ..basics.errors import InputError, nearest, need
 from ..basics.arrays import as_labels, as_mask, as_names, as_numbers, compact, numbered, plain
 from ..basics.named_axes import by_columns, by_rows, counted, given, in_order, tell_row_numbers, turned
 from ..basics.display import Shown
-from ..design.masks import group_names
+from ..design.masks import group_names, shared_subsets
 
 # %% ../../nbs/40_records/00_predictions.ipynb #a0879813
 @dataclass(frozen=True, eq=False)
@@ -102,11 +102,32 @@ def _finite(masks, outputs, allow_partial):
 def _note_copies(masks, outputs):
     "A row that is there twice pretends to be two models."
     y = next(iter(outputs.values()))
-    if y.shape[1] < 2: return
+    if y.shape[1] < (30 if (y == np.round(y)).all() else 2): return # right and wrong are soon the same by chance
     rows = np.concatenate([np.packbits(masks, axis=1), np.ascontiguousarray(y).view(np.uint8).reshape(len(y), -1)], 1)
     n = len(rows) - len({r.tobytes() for r in rows})
     if n: warnings.warn(f'{n} models have the same masks and outputs as another one: copied rows count as models of '
                         'their own and make errors too small; leave them out')
+
+# %% ../../nbs/40_records/00_predictions.ipynb #7e618888
+def _note_company(masks, names):
+    "Classes that were always in together, or never, cannot be told apart; models of one subset are one observation."
+    m, K = masks.shape
+    if m >= 20 and K > 2:
+        first = masks[0] # turned so that a column and its opposite look alike
+        of = np.unique(np.packbits(masks ^ first, axis=0), axis=1, return_inverse=True)[1].reshape(-1)
+        together = [np.flatnonzero(of == c) for c in np.flatnonzero(np.bincount(of) > 1)]
+        told = [', '.join(names[k] for k in g[:3]) for g in together if 0 < masks[:, g[0]].sum() < m]
+        if told: warnings.warn(f'{len(told)} groups of classes were always together, or never ({told[0]}): their '
+                               'influences cannot be told apart; draw them one by one, or as one unit (by_group)')
+    if (of := shared_subsets(masks)) is not None: warnings.warn(f'{m} models share {of.max() + 1} subsets: the models '
+                                                   'of a subset are averaged, and errors count subsets')
+
+def _note_odd_model(masks, outputs):
+    "A single model that went wrong decides all means."
+    y = next(iter(outputs.values())); y = y[:, ::max(1, y.shape[1]//200)].astype(np.float64)
+    far = abs(y - np.median(y, 0)).mean(1); usual = np.median(far); i = int(far.argmax())
+    if usual > 0 and far[i] > 300*usual: warnings.warn(f'model {i} is {far[i]/usual:.0f} times as far from the others as '
+                                                       'models usually are; look at it, and leave it out if it failed')
 
 # %% ../../nbs/40_records/00_predictions.ipynb #84db935e
 def from_arrays(masks,                   # (m, K) bool or 0/1 integers
@@ -127,7 +148,8 @@ def from_arrays(masks,                   # (m, K) bool or 0/1 integers
     masks, names = _masks(z, class_names)
     outputs = {k: _output(k, y, len(masks)) for k, y in given_outputs.items()}
     masks, outputs, left_out = _finite(masks, outputs, allow_partial)
-    _note_copies(masks, outputs)
+    for note in (_note_copies, _note_odd_model): note(masks, outputs)
+    _note_company(masks, names)
     n = {x.shape[1] for x in outputs.values()}
     need(len(n) == 1 and min(n) > 0, f'all outputs must be on the same images; they have {sorted(n)} columns')
     labels, split = (in_order(x, images, what, 'the columns of the outputs')
@@ -145,7 +167,9 @@ def _columns(n, labels, names, split):
     need(labels.max() < len(names), f'label {labels.max()} has no name among the {len(names)} target_class_names; '
          'labels count from 0')
     split = np.full(n, '') if split is None else plain(split, 'split').astype(str)
-    need(split.shape == (n,), f'split must name the part of each of the {n} images')
+    odd = set(split.tolist()) - {'select', 'report', ''}
+    need(split.shape == (n,) and not odd, f"split must say 'select' or 'report' of each of the {n} images" +
+         (f', not {min(odd)!r:.20}' if odd else ''))
     return labels, names, split
 
 # %% ../../nbs/40_records/00_predictions.ipynb #fe25a07a
