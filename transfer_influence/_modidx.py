@@ -1188,6 +1188,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                           'transfer_influence/images/image_set.py'),
                                                      'transfer_influence.images.image_set._training_part': ( '10_images/image_set.html#_training_part',
                                                                                                              'transfer_influence/images/image_set.py'),
+                                                     'transfer_influence.images.image_set.as_picture': ( '10_images/image_set.html#as_picture',
+                                                                                                         'transfer_influence/images/image_set.py'),
                                                      'transfer_influence.images.image_set.assets': ( '10_images/image_set.html#assets',
                                                                                                      'transfer_influence/images/image_set.py'),
                                                      'transfer_influence.images.image_set.digits': ( '10_images/image_set.html#digits',
