@@ -173,9 +173,9 @@ def native_shape(listing:Listing) -> tuple: # height, width, channels
 # %% ../../nbs/10_images/02_folders.ipynb #8f3891dc
 def _dark(numbers):
     "What to do about images of sixteen bits that use fewer."
-    bits = int(max(numbers)).bit_length()
-    return f'16 bits a value that use {bits} of them at most: they come out dark; multiply their values by ' \
-           f'{2**(16 - bits)} and save them again'
+    most = int(max(numbers)); bits = most.bit_length()
+    return f'16 bits a value, of which {bits} are used (values up to {most}): what they show comes out dark; ' \
+           f'multiply the values by {2**(16 - bits)} and save them again'
 
 def tell_odd(keys, # of all images
              bad,  # row numbers of images that were left out
@@ -183,8 +183,8 @@ def tell_odd(keys, # of all images
             ) -> None:
     "Warn of what is not as it seems."
     said = dict(moving='several frames, such as an animated GIF: the first frame is used',
-                thin=f'sides that differ more than {THIN} to 1: only the square in the middle is used; cut or pad them, '
-                     'if that is not meant')
+                thin=f'sides that differ more than {THIN} to 1: only the square in the middle is used; cut or pad '
+                     'them, if that is not meant')
     def many(rows): return f'{len(rows)} image{"s"*(len(rows) > 1)}'
     def first(rows): return keys[min(rows)].rsplit(' ', 1)[0]
     if bad: warnings.warn(f'left out {len(bad)} unreadable image{"s"*(len(bad) > 1)}, the first: {first(bad)}')

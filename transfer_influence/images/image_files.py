@@ -69,8 +69,8 @@ def files_below(folder) -> tuple: # sorted files; links to folders that were pas
     return sorted(files), again
 
 # %% ../../nbs/10_images/01_image_files.ipynb #49d5474e
-COMPANIONS = frozenset('.txt .csv .tsv .json .jsonl .xml .yaml .yml .toml .mat .md .rst .html .htm .db .ini .log .py .sh '
-                       '.url .xmp .aae .thm .md5 .sha256'.split())
+COMPANIONS = frozenset('.txt .csv .tsv .json .jsonl .xml .yaml .yml .toml .mat .md .rst .html .htm .db .ini .log .py '
+                       '.sh .url .xmp .aae .thm .md5 .sha256'.split())
 
 @dataclass(frozen=True)
 class Found:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'PackPlan', 'plan_pack', 'is_pack', 'locked', 'begin_pack', 'pack_block', 'blocks_left', 'finish_pack',
-           'make_pack', 'open_pack', 'check_pack']
+           'make_pack', 'open_pack', 'check_pack', 'changed_images']
 
 # %% ../../nbs/10_images/06_pack.ipynb #d899e27c
 from contextlib import contextmanager
@@ -21,7 +21,9 @@ import numpy as np
 # %% ../../nbs/10_images/06_pack.ipynb #74006f37
 from ..basics.errors import InputError, need
 from .image_set import ImageSet
-from .folders import Listing, read_pixels, rows_of, tell_bad
+from .folders import REMARKS, Listing, read_rows, rows_of, tell_odd
+from .pack_files import (
+    NO_STAMP, differing, hashes_now, is_changed, read_table, stamp, table_bytes, unlike)
 
 # %% ../../nbs/10_images/06_pack.ipynb #aee4a190
 BLOCK = 256 # images a worker decodes between two marks of progress
@@ -65,10 +67,15 @@ def is_pack(path) -> bool:
     "Is there a pack, finished or not?"
     return any((Path(path).expanduser()/f).is_file() for f in ('pack.json', 'begun.json'))
 
-def _check_same(plan, head):
-    same = all(head.get(k) == getattr(plan, k) for k in ('size', 'channels', 'files'))
-    need(same, f'{plan.out} was packed from other files, or to another size ({head.get("size")} pixels, '
-               f'{head.get("channels")} channels); delete it, or give another folder')
+def _check_same(plan, head, listing):
+    same = all(head.get(k) == getattr(plan, k) for k in ('size', 'channels'))
+    need(same, f'{plan.out} was packed to another size ({head.get("size")} pixels, {head.get("channels")} channels); '
+               'delete it, or give another folder')
+    table = read_table(plan.out) # of a finished pack
+    differ = differing(table, listing) if table else []
+    words = f': {len(differ)} differ, such as {differ[0]}' if differ else ', or from other classes'
+    need(not differ and head.get('files') == plan.files, f'{plan.out} was packed from other files{words}; delete it, '
+         'or give another folder')
 
 # %% ../../nbs/10_images/06_pack.ipynb #252ab2ae
 @contextmanager
@@ -85,12 +92,12 @@ def locked(out):
     finally: os.close(folder)
 
 # %% ../../nbs/10_images/06_pack.ipynb #c3987dfb
-def begin_pack(plan:PackPlan) -> dict: # the header where the pack is finished already, else None
+def begin_pack(plan:PackPlan, listing:Listing) -> dict: # the header where the pack is finished already, else None
     "Prepare the file of pixels, or find it. Raises `InputError` where something else is there."
     out = Path(plan.out)
     if head := _read_json(out/'pack.json'):
-        _check_same(plan, head); _clear(out); return head
-    if head := _read_json(out/'begun.json'): _check_same(plan, head)
+        _check_same(plan, head, listing); _clear(out); return head
+    if head := _read_json(out/'begun.json'): _check_same(plan, head, listing)
     else:
         need(not any(out.iterdir()), f'{out} holds other files; give an empty or a new folder')
         _write(out/'begun.json', json.dumps(dict(size=plan.size, channels=plan.channels, files=plan.files)).encode())
@@ -128,28 +135,19 @@ def _new_pixels(plan):
 def _pixels(path): return np.load(path, mmap_mode='r')
 
 # %% ../../nbs/10_images/06_pack.ipynb #bcfc9867
-def _decode(listing, size, channels, skip_bad):
-    "Pixels, row numbers of unreadable images, row numbers of those with several frames."
-    pixels, bad, moving = np.zeros((len(listing), size, size, channels), np.uint8), [], []
-    for i in range(len(listing)):
-        try: pixels[i], several = read_pixels(listing, i, size, channels)
-        except InputError:
-            if not skip_bad: raise
-            bad.append(i)
-        else: moving += [i]*several
-    return pixels, bad, moving
-
 def pack_block(plan:PackPlan,
                job:tuple, # (number of the block, `Listing` of its images)
               ) -> int:   # images in the block
     "Decode one block and mark it as done. Raises `InputError` for an unreadable image unless they are skipped."
     block, listing = job
-    pixels, bad, moving = _decode(listing, plan.size, plan.channels, plan.skip_bad)
+    stamps = [stamp(listing, i) for i in range(len(listing))]
+    pixels, bad, odd = read_rows(listing, plan.size, plan.channels, plan.skip_bad)
     start, path = plan.rows(block)[0], _work_file(plan.out)
     with open(path, 'r+b') as f:
         f.seek(_pixels(path).offset + start*pixels[0].nbytes)
         f.write(pixels.tobytes()); f.flush(); os.fsync(f.fileno())
-    done = dict(sha256=sha256(pixels).hexdigest(), bad=[start + i for i in bad], moving=[start + i for i in moving])
+    done = dict(sha256=sha256(pixels).hexdigest(), bad=[start + i for i in bad], stamps=stamps)
+    done |= {kind: [[start + i, number] for i, number in rows.items()] for kind, rows in odd.items()}
     _write(Path(plan.out)/'blocks'/f'{block:06d}.json', json.dumps(done).encode())
     return len(listing)
 
@@ -158,13 +156,28 @@ def _sha(plan, images, block):
     rows = plan.rows(block)
     return sha256(np.ascontiguousarray(images[rows[0]:rows[-1] + 1])).hexdigest()
 
-def blocks_left(plan:PackPlan) -> list: # of numbers
-    "The blocks that are still to do: not marked, or marked and damaged."
-    images, marks = _pixels(_work_file(plan.out)), {b: Path(plan.out)/'blocks'/f'{b:06d}.json' for b in plan.blocks}
-    return [b for b, m in marks.items() if not m.is_file() or _read_json(m)['sha256'] != _sha(plan, images, b)]
+def _mark(plan, block): return _read_json(Path(plan.out)/'blocks'/f'{block:06d}.json')
+
+def _is_done(plan, listing, images, block):
+    "Is a block marked, whole, and are its files what they were?"
+    if not (mark := _mark(plan, block)) or mark['sha256'] != _sha(plan, images, block): return False
+    return not any(is_changed(listing, i, was) for i, was in zip(plan.rows(block), mark.get('stamps', [])))
+
+def blocks_left(plan:PackPlan, listing:Listing) -> list: # of numbers
+    "The blocks that are still to do: not marked, or marked and damaged, or of files that have changed since."
+    images = _pixels(_work_file(plan.out))
+    return [b for b in plan.blocks if not _is_done(plan, listing, images, b)]
 
 # %% ../../nbs/10_images/06_pack.ipynb #7bdd405b
-def _marks(plan): return [_read_json(Path(plan.out)/'blocks'/f'{b:06d}.json') for b in plan.blocks]
+def _marks(plan): return [_mark(plan, b) for b in plan.blocks]
+
+def _odd(marks): # {kind of remark: {row number: number}}
+    "What is odd about images. Marks of version 0.1 know of several frames only, and hold bare row numbers."
+    return {k: dict(x if isinstance(x, list) else (x, 1) for m in marks for x in m.get(k, [])) for k in REMARKS}
+
+def _write_table(plan, listing, marks):
+    stamps = [s for b, m in zip(plan.blocks, marks) for s in m.get('stamps') or [NO_STAMP]*len(plan.rows(b))]
+    if any(s[1] for s in stamps): _write(Path(plan.out)/'files.jsonl', table_bytes(listing.keys, stamps))
 
 def _without_bad(plan, kept): # -> hashes of the blocks
     "The file of pixels without the gaps that unreadable images left."
@@ -188,8 +201,8 @@ def _name_pixels(plan, marks, kept): # -> hashes of the blocks
 def finish_pack(plan:PackPlan, listing:Listing) -> dict: # the header
     "Write the header of a pack whose blocks are done. Raises `InputError` where a class has no readable image."
     out, marks = Path(plan.out), _marks(plan)
-    bad, moving = ([i for m in marks for i in m[k]] for k in ('bad', 'moving'))
-    tell_bad([listing.keys[i] for i in bad], [listing.keys[i] for i in moving])
+    bad = [i for m in marks for i in m['bad']]
+    tell_odd(listing.keys, bad, _odd(marks))
     kept = np.delete(np.arange(plan.images), bad)
     gone = np.flatnonzero(np.bincount(listing.labels[kept], minlength=len(listing.class_names)) == 0)
     need(not len(gone), f"no image of class {listing.class_names[gone[0]] if len(gone) else ''!r} can be read; remove "
@@ -197,6 +210,7 @@ def finish_pack(plan:PackPlan, listing:Listing) -> dict: # the header
     hashes = _name_pixels(plan, marks, kept)
     for name, a in [('labels', listing.labels), ('train_part', listing.train_part)]:
         if a is not None: np.save(out/f'{name}.npy', a[kept])
+    _write_table(plan, listing, marks)
     head = dict(pack=1, size=plan.size, channels=plan.channels, images=len(kept), files=plan.files, left_out=len(bad),
                 class_names=listing.class_names, titles=listing.titles, groups=listing.groups, blocks=hashes)
     _write(out/'pack.json', json.dumps(head, indent=1, ensure_ascii=False).encode())
@@ -210,8 +224,15 @@ def _block_hashes(images):
 def _jobs(plan, listing, left):
     for b in left: yield b, rows_of(listing, plan.rows(b))
 
-def _here(plan, listing, left):
-    for job in _jobs(plan, listing, left): yield job, pack_block(plan, job), None
+def _run(task, jobs, engine=None): # yields (number of a block, result)
+    "Tasks in other processes, or here."
+    for job, result, error in engine.tasks(task, jobs) if engine else ((j, task(j), None) for j in jobs):
+        if error: raise error
+        yield job[0], result
+
+def _engine_for(listing, engine):
+    "Only images that lie in files are sent to other processes."
+    return engine if getattr(listing.open, 'in_files', False) else None
 
 def _check_marks(plan, listing):
     "A session that skips nothing does not accept what an earlier one skipped."
@@ -243,16 +264,12 @@ def make_pack(listing:Listing,
     Raises `InputError` for an unreadable image, a folder that holds something else, and one where another works."""
     plan = plan_pack(listing, Path(out).expanduser(), size, channels, skip_bad)
     with locked(_out_folder(listing, out)):
-        if head := begin_pack(plan): return head
-        left = blocks_left(plan); _check_marks(plan, listing)
-        parallel = engine is not None and getattr(listing.open, 'in_files', False)
-        run = engine.tasks(partial(pack_block, plan), _jobs(plan, listing, left)) if parallel else \
-            _here(plan, listing, left)
+        if head := begin_pack(plan, listing): return head
+        left = blocks_left(plan, listing); _check_marks(plan, listing)
         todo = sum(len(plan.rows(b)) for b in left)
         if todo: step(0, todo)
-        for _, images, error in run:
-            if error: raise error
-            step(images, todo)
+        run = _run(partial(pack_block, plan), _jobs(plan, listing, left), _engine_for(listing, engine))
+        for _, images in run: step(images, todo)
         return finish_pack(plan, listing)
 
 # %% ../../nbs/10_images/06_pack.ipynb #a033962f
@@ -272,3 +289,16 @@ def check_pack(path) -> list: # numbers of damaged blocks
     path = Path(path).expanduser(); head = _read_json(path/'pack.json')
     need(head, f'{path} is no finished pack')
     return [b for b, (a, c) in enumerate(zip(_block_hashes(_pixels(path/'images.npy')), head['blocks'])) if a != c]
+
+# %% ../../nbs/10_images/06_pack.ipynb #1f055eed
+def changed_images(listing:Listing, # of the same files as when it was packed
+                   out,             # the folder of a finished pack
+                   engine=None,     # worker processes; empty: this process
+                  ) -> list:        # of names
+    "The images that are no longer what was packed: every byte is compared. Raises `InputError` for an unfinished pack."
+    out = Path(out).expanduser(); head = _read_json(out/'pack.json')
+    need(head, f'{out} is no finished pack')
+    plan, table = plan_pack(listing, out, head['size'], head['channels']), read_table(out)
+    task = partial(hashes_now, 0 if table else plan.size, plan.channels)
+    now = dict(_run(task, _jobs(plan, listing, plan.blocks), _engine_for(listing, engine)))
+    return unlike(table, _pixels(out/'images.npy'), [h for b in plan.blocks for h in now[b]], listing.keys)

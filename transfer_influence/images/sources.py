@@ -18,7 +18,8 @@ from ..basics.errors import nearest, need
 from ..basics.recipe import EMBEDDED, Recipe, SourceSpec, TargetSpec
 from .image_set import ImageSet, digits, glyphs, mnist5k, resize_set, select_classes
 from .folders import load_images, matched, native_shape, read_listing
-from .public_sets import KNOWN, is_saved_hub, list_folders, list_hub, list_known
+from .public_sets import KNOWN, list_folders, list_known
+from .hub import is_hub, list_hub
 from .pack import is_pack, open_pack
 
 # %% ../../nbs/10_images/07_sources.ipynb #ab3cfcec
@@ -69,11 +70,11 @@ def place_recipe(recipe:Recipe,
 
 # %% ../../nbs/10_images/07_sources.ipynb #bfd6aec7
 def list_images(name:str,  # of the set; a public one is read as torchvision lays it out
-                path:str,  # a folder, or hf://owner/name
+                path:str,  # a folder, or hf://owner/name, with a part and columns where they must be chosen
                 download:bool=False, # fetch a public set if it is not there
                ): # a `Listing`
     "What lies at a path that is not arrays already."
-    if path.startswith('hf://') or is_saved_hub(path): return list_hub(path)
+    if is_hub(path): return list_hub(path)
     if name in KNOWN: return list_known(name, path, download)
     return list_folders(path)
 
