@@ -125,14 +125,15 @@ def _evaluation(found, a):
     good = [n for n in there if n not in empty]
     need(good, f'the images of {a.path} in {" and ".join(empty)} have no labels; give {a.path}@train for the training '
                'part alone')
-    words = [f'{" and ".join(empty)} has no labels']*bool(empty) + [f'{", ".join(good[1:])} is left out']*(len(good) > 1)
+    words = [f'{what}: {", ".join(names)}' for what, names in [('without labels', empty), ('left out', good[1:])] if names]
     if words: warnings.warn(f"{a.path}: '{good[0]}' is the evaluation part; {'; '.join(words)}")
     return good[0]
 
+# %% ../../nbs/10_images/04_hub.ipynb #fea2896d
 def list_hub(path:str, # hf://owner/name[:configuration][@part][#column], or a folder that `save_to_disk` wrote
             ) -> Listing:
     """A set of Hugging Face. A part that the address names is the evaluation part beside `train`, where there is one;
-    `@train` is that part alone. Raises `InputError` for parts and columns that are not there, and for missing labels."""
+    `@train` is that part alone. Raises `InputError` for unknown parts and columns, and for missing labels."""
     a = parse_address(path); found = _open_hub(a)
     tell_columns(next(iter(found.values())) if isinstance(found, dict) else found, a)
     if not isinstance(found, dict):
