@@ -125,8 +125,9 @@ def _evaluation(found, a):
     good = [n for n in there if n not in empty]
     need(good, f'the images of {a.path} in {" and ".join(empty)} have no labels; give {a.path}@train for the training '
                'part alone')
-    words = [f'{what}: {", ".join(names)}' for what, names in [('without labels', empty), ('left out', good[1:])] if names]
-    if words: warnings.warn(f"{a.path}: '{good[0]}' is the evaluation part; {'; '.join(words)}")
+    left = [('without labels', empty), ('left out', good[1:])]
+    words = '; '.join(f'{what}: {", ".join(names)}' for what, names in left if names)
+    if words: warnings.warn(f"{a.path}: '{good[0]}' is the evaluation part; {words}")
     return good[0]
 
 # %% ../../nbs/10_images/04_hub.ipynb #fea2896d

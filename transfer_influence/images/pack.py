@@ -21,7 +21,8 @@ import numpy as np
 # %% ../../nbs/10_images/06_pack.ipynb #74006f37
 from ..basics.errors import InputError, need
 from .image_set import ImageSet
-from .folders import REMARKS, Listing, read_rows, rows_of, tell_odd
+from .image_files import REMARKS, tell_odd
+from .folders import Listing, read_rows, rows_of
 from .pack_files import (
     NO_STAMP, differing, hashes_now, is_changed, read_table, stamp, table_bytes, unlike)
 

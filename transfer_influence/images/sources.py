@@ -17,6 +17,7 @@ import numpy as np
 from ..basics.errors import nearest, need
 from ..basics.recipe import EMBEDDED, Recipe, SourceSpec, TargetSpec
 from .image_set import ImageSet, digits, glyphs, mnist5k, resize_set, select_classes
+from .image_files import THIN
 from .folders import load_images, matched, native_shape, read_listing
 from .public_sets import KNOWN, list_folders, list_known
 from .hub import is_hub, list_hub
@@ -82,7 +83,7 @@ def _at_path(spec, path, size, channels):
     if is_pack(path): return open_pack(path)
     if path.endswith('.npz'): return load_images(path)
     listing = list_images(spec.name, path, spec.download)
-    tell_change(spec.name, *native_shape(listing), size, channels)
+    if channels == 3: tell_change(spec.name, 0, 0, native_shape(listing)[2], size, channels)
     return read_listing(listing, size, channels, spec.skip_bad)
 
 # %% ../../nbs/10_images/07_sources.ipynb #934da771
@@ -99,6 +100,7 @@ def tell_change(name:str, height:int, width:int, have:int, # channels
                 size:int, channels:int) -> None:
     "Warn of images that are enlarged, lose their colour or never had one. Height 0: nobody knows what they are."
     words = [f'enlarged from {width} × {height} to {size} × {size} pixels'] if 0 < min(height, width) < size else []
+    if max(height, width) > THIN*min(height, width): words.append('cropped to the square in their middle')
     if have and have != channels: words.append('made grey: their colour is lost' if channels == 1 else
                                       'grey, and laid in three equal channels')
     if words: warnings.warn(f"the images of '{name}' are {' and '.join(words)}")
