@@ -172,10 +172,11 @@ def read_listing(listing:Listing,
                  size:int,            # images become size × size pixels
                  channels:int=3,      # 1: grey, 3: colour
                  skip_bad:bool=False, # leave out unreadable images, with a warning that counts them
+                 name:str='',         # of the set, for messages
                 ) -> ImageSet:
     "All images of a listing, in memory. Raises `InputError` for an unreadable one."
     images, bad, odd = read_rows(listing, size, channels, skip_bad)
-    tell_odd(listing.keys, bad, odd)
+    tell_odd(listing.keys, bad, odd, name)
     kept = np.delete(np.arange(len(listing)), bad)
     return as_set(listing, images[kept] if bad else images, kept)
 

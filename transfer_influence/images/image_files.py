@@ -163,12 +163,14 @@ def _dark(numbers):
 def tell_odd(keys, # of all images
              bad,  # row numbers of images that were left out
              odd:dict, # {kind of remark: {row number: number}}
+             name='',  # of the set
             ) -> None:
     "Warn of what is not as it seems."
+    of = f" of '{name}'" if name else ''
     def first(rows): return keys[min(rows)].rsplit(' ', 1)[0]
-    if bad: warnings.warn(f'left out {len(bad)} unreadable image{"s"*(len(bad) > 1)}, the first: {first(bad)}')
+    if bad: warnings.warn(f'left out {len(bad)} unreadable image{"s"*(len(bad) > 1)}{of}, the first: {first(bad)}')
     for kind in REMARKS:
         if not (rows := odd.get(kind)): continue
         words = _dark(rows.values()) if kind == 'dark' else SAID[kind]
         words += f' (the smallest from {min(rows.values())})' if kind == 'small' else ''
-        warnings.warn(f'{len(rows)} of {len(keys)} images with {words}; the first: {first(rows)}')
+        warnings.warn(f'{len(rows)} of {len(keys)} images{of} with {words}; the first: {first(rows)}')
