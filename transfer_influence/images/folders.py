@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Listing', 'Files', 'Rows', 'file_of', 'rows_of', 'matched', 'key_of', 'class_files', 'holds_images', 'holds_classes',
-           'list_folder', 'part_of', 'read_pixels', 'native_shape', 'read_rows', 'read_listing', 'as_set',
-           'image_folder', 'save_images', 'distinct', 'load_images']
+           'list_folder', 'part_of', 'read_pixels', 'read_rows', 'read_listing', 'as_set', 'image_folder',
+           'save_images', 'distinct', 'load_images']
 
 # %% ../../nbs/10_images/02_folders.ipynb #653089bb
 from dataclasses import dataclass, replace
@@ -146,14 +146,6 @@ def read_pixels(listing:Listing,
     except Exception as e: # libraries raise errors of any kind where a file is damaged
         raise InputError(f'cannot read {listing.keys[i].rsplit(" ", 1)[0]} ({e}); remove it, or use --skip-bad to '
                          'leave such files out') from None
-
-# %% ../../nbs/10_images/02_folders.ipynb #d520277e
-def native_shape(listing:Listing) -> tuple: # height, width, channels
-    "What the first image is by itself; a colour image all in greys counts as grey. (0, 0, 0) where it cannot be read."
-    try:
-        with listing.open(0) as image: x = np.asarray(image.convert('RGB'))
-    except Exception: return 0, 0, 0 # the reading that follows says what is wrong
-    return *x.shape[:2], 1 if (x == x[..., :1]).all() else 3
 
 # %% ../../nbs/10_images/02_folders.ipynb #354ae35a
 def read_rows(listing:Listing, size:int, channels:int, skip_bad:bool) -> tuple:

@@ -113,7 +113,7 @@ def tell_left_out(root, found, loose=()) -> None: # `found`: of each class; `loo
 
 # %% ../../nbs/10_images/01_image_files.ipynb #be3ed1d5
 THIN = 8 # times as long as wide
-REMARKS = 'moving', 'thin', 'small', 'dark', 'faded' # what images are noted for
+REMARKS = 'moving', 'thin', 'small', 'dark', 'faded', 'grey' # what images are noted for
 
 def _is_deep(image):
     "Has an image more than eight bits a value? To be asked before it is decoded."
@@ -126,6 +126,7 @@ def _largest(image):
     return x if x < 2**12 else 0
 
 def _has_colour(image):
+    if image.mode[0] in '1LIF': return False
     x = np.asarray(image.resize((16, 16), Image.Resampling.NEAREST).convert('RGB'))
     return bool((x != x[..., :1]).any())
 
@@ -142,7 +143,9 @@ def remarks_after(image:Image.Image,
                   channels:int,
                  ) -> dict: # {kind of remark: number}
     "All that is odd about an image."
-    odd = odd | dict(dark=_largest(image) if odd['deep'] else 0, faded=channels == 1 and _has_colour(image))
+    colour = _has_colour(image)
+    odd = odd | dict(dark=_largest(image) if odd['deep'] else 0, faded=channels == 1 and colour,
+                     grey=channels == 3 and not colour)
     return {k: int(odd[k]) for k in REMARKS if odd[k]}
 
 # %% ../../nbs/10_images/01_image_files.ipynb #6eec2e77
@@ -151,7 +154,7 @@ SAID = dict(
     thin=f'sides that differ more than {THIN} to 1: only the square in the middle is used; cut or pad them, if that is '
          'not meant',
     small='fewer pixels than are wanted: they are enlarged',
-    faded='colour made grey: the colour is lost')
+    faded='colour made grey: the colour is lost', grey='no colour: grey is laid in three equal channels')
 
 def _dark(numbers):
     "What to do about images of sixteen bits that use fewer."
@@ -170,7 +173,8 @@ def tell_odd(keys, # of all images
     def first(rows): return keys[min(rows)].rsplit(' ', 1)[0]
     if bad: warnings.warn(f'left out {len(bad)} unreadable image{"s"*(len(bad) > 1)}{of}, the first: {first(bad)}')
     for kind in REMARKS:
-        if not (rows := odd.get(kind)): continue
+        rows = odd.get(kind)
+        if not rows or kind == 'grey' and len(rows) + len(bad) < len(keys): continue # some grey ones are nothing odd
         words = _dark(rows.values()) if kind == 'dark' else SAID[kind]
         words += f' (the smallest from {min(rows.values())})' if kind == 'small' else ''
         warnings.warn(f'{len(rows)} of {len(keys)} images{of} with {words}; the first: {first(rows)}')

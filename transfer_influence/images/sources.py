@@ -20,7 +20,7 @@ from ..basics.errors import nearest, need
 from ..basics.recipe import EMBEDDED, Recipe, SourceSpec, TargetSpec
 from .image_set import ImageSet, digits, glyphs, mnist5k, resize_set, select_classes
 from .image_files import THIN, files_below
-from .folders import holds_classes, load_images, matched, native_shape, read_listing
+from .folders import holds_classes, load_images, matched, read_listing
 from .public_sets import KNOWN, list_folders, list_known
 from .hub import is_hub, list_hub, parse_address
 from .pack import is_pack, open_pack
@@ -85,7 +85,6 @@ def _at_path(spec, path, size, channels):
     if is_pack(path): return open_pack(path)
     if path.endswith('.npz'): return load_images(path)
     listing = list_images(spec.name, path, spec.download)
-    if channels == 3: tell_change(spec.name, 0, 0, native_shape(listing)[2], size, channels)
     return read_listing(listing, size, channels, spec.skip_bad, spec.name)
 
 # %% ../../nbs/10_images/07_sources.ipynb #934da771
@@ -100,10 +99,10 @@ def join_sets(train:ImageSet, test:ImageSet, # of the same classes, size and cha
 # %% ../../nbs/10_images/07_sources.ipynb #8716bfe7
 def tell_change(name:str, height:int, width:int, have:int, # channels
                 size:int, channels:int) -> None:
-    "Warn of images that are enlarged, lose their colour or never had one. Height 0: nobody knows what they are."
-    words = [f'enlarged from {width} × {height} to {size} × {size} pixels'] if 0 < min(height, width) < size else []
+    "Warn of images that are enlarged, cropped, lose their colour or never had one."
+    words = [f'enlarged from {width} × {height} to {size} × {size} pixels'] if min(height, width) < size else []
     if max(height, width) > THIN*min(height, width): words.append('cropped to the square in their middle')
-    if have and have != channels: words.append('made grey: their colour is lost' if channels == 1 else
+    if have != channels: words.append('made grey: their colour is lost' if channels == 1 else
                                       'grey, and laid in three equal channels')
     if words: warnings.warn(f"the images of '{name}' are {' and '.join(words)}")
 
@@ -128,25 +127,31 @@ def _open(spec, size, channels):
     if not test: return s
     need(Path(test) != Path(spec.path), f"'{spec.name}' has the same images to train on and to evaluate; give another "
          'test_path')
-    return join_sets(_only_train(s), _without_train(fitted(_at_path(spec, test, size, channels), spec.name, size,
-                                                           channels)))
+    other = fitted(_at_path(spec, test, size, channels), spec.name, size, channels)
+    return join_sets(_only_train(s, spec.name), _without_train(other, spec.name))
 
 # %% ../../nbs/10_images/07_sources.ipynb #561ca13e
-def _without_train(s):
-    "The evaluation part of a set that has parts."
-    return s if s.train_part is None else replace(s, images=s.images[~s.train_part], labels=s.labels[~s.train_part],
-                                                  train_part=None)
+def _tell_part(s, name, part, n):
+    if n < len(s): warnings.warn(f"of '{name}' the {n} images of the {part} part are used here; the other "
+                                 f'{len(s) - n} are left out')
 
-def _only_train(s):
+def _without_train(s, name):
+    "The evaluation part of a set that has parts."
+    if s.train_part is None: return s
+    _tell_part(s, name, 'evaluation', int((~s.train_part).sum()))
+    return replace(s, images=s.images[~s.train_part], labels=s.labels[~s.train_part], train_part=None)
+
+def _only_train(s, name):
     "The training part of a set that has one: models are pretrained on nothing else."
     if s.train_part is None: return s
+    _tell_part(s, name, 'training', int(s.train_part.sum()))
     first = int(s.train_part.sum())
     rows = slice(first) if s.train_part[:first].all() else s.train_part # a slice of a mapped file stays mapped
     return replace(s, images=s.images[rows], labels=s.labels[rows], train_part=None)
 
 def load_source(spec:SourceSpec) -> ImageSet:
     "The source images of a recipe. Raises `InputError` for unknown classes, or fewer than 3 of them."
-    s = select_classes(_only_train(_open(spec, spec.size, spec.channels)), spec.classes)
+    s = select_classes(_only_train(_open(spec, spec.size, spec.channels), spec.name), spec.classes)
     need(len(s.class_names) >= 3, f'a source needs at least 3 classes to draw subsets from, not {len(s.class_names)}')
     return s
 
