@@ -98,11 +98,11 @@ def test_only_unknown_kinds(tmp_path):
 # what comes out other than expected
 
 def png48(path, x):
-    "A colour PNG of sixteen bits a channel, which Pillow does not write. `x`: (h, w, 3) uint16."
+    "A colour PNG of sixteen bits a channel, which Pillow does not write. `x`: (h, w, 3 or, with transparency, 4) uint16."
     def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
     h, w, _ = x.shape
     rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in x)
-    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 16, 2, 0, 0, 0))
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 16, 2 if x.shape[2] == 3 else 6, 0, 0, 0))
                      + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
 
 
@@ -111,6 +111,7 @@ def odd_folder(root):
         picture(root/c/'0.png')
         png48(root/c/'1.png', rng.integers(0, 4096, (20, 20, 3)).astype(np.uint16))
     Image.fromarray(np.linspace(0, 1000, 400).astype(np.uint16).reshape(20, 20)).save(root/'a'/'2.png')
+    png48(root/'a'/'6.png', np.dstack([rng.integers(0, 4096, (20, 20, 3)), np.full((20, 20), 65535)]).astype(np.uint16))
     png48(root/'b'/'3.png', rng.integers(0, 65536, (20, 20, 3)).astype(np.uint16)) # as it should be
     picture(root/'b'/'4.png', (8, 2000, 3)); picture(root/'b'/'5.png', (20, 40, 3))
 
@@ -119,14 +120,14 @@ def test_dark_and_thin(tmp_path):
     odd_folder(tmp_path)
     _, words = said(lambda: image_folder(tmp_path, 8))
     assert len(words) == 2
-    assert words[0].startswith('1 of 8 images with sides that differ more than 8 to 1') and 'b/4.png' in words[0]
-    assert words[1].startswith('3 of 8 images with 16 bits') and 'values up to 4095' in words[1] and 'by 16 and' in words[1]
+    assert words[0].startswith('1 of 9 images with sides that differ more than 8 to 1') and 'b/4.png' in words[0]
+    assert words[1].startswith('4 of 9 images with 16 bits') and 'values up to 4095' in words[1] and 'by 16 and' in words[1]
 
 
 def test_pack_tells_the_same(tmp_path):
     odd_folder(tmp_path/'set')
     r = ti('ti_pack', tmp_path/'set', tmp_path/'pack', '--size', 8, '--workers', 2)
-    assert r.returncode == 0 and '3 of 8 images with 16 bits' in r.stderr and 'b/4.png' in r.stderr, r.stderr
+    assert r.returncode == 0 and '4 of 9 images with 16 bits' in r.stderr and 'b/4.png' in r.stderr, r.stderr
 
 
 # packs

@@ -63,7 +63,7 @@ def check_all(listing, out:str, engine) -> None:
 
 # %% ../../nbs/80_cli/04_pack.ipynb #ae7f34a1
 @call_parse
-def ti_pack(src:str,            # class folders (also as train/ and val/ or test/), or hf://owner/name[:config][@part][#column]
+def ti_pack(src:str,            # class folders (also in train/ and val/ or test/), or hf://owner/name@part#column
             out:str,            # the folder of the pack; one that was begun is continued
             size:int=None,      # images become size × size pixels
             channels:int=3,     # 1: grey, 3: colour

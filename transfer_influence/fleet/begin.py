@@ -64,8 +64,12 @@ LARGEST_COMPARED = 4e9 # bytes of images
 
 def tell_copies(source:ImageSet, targets:dict) -> None: # targets: {name: ImageSet}
     "Warn of target images that are in the source, too."
-    if source.images.nbytes > LARGEST_COMPARED: return
+    large = source.images.nbytes > LARGEST_COMPARED
+    unlike = [t for t, s in targets.items() if large or s.images.shape[1:] != source.images.shape[1:]]
+    if unlike: warnings.warn(f'not looked at: whether images of {", ".join(unlike)} are also in the source, which is '
+                             f'{"very large" if large else "of another size"} (ti-explore --leaks compares them)')
     for name, s in targets.items():
+        if name in unlike: continue
         n = int(same_images(source, s).sum())
         who = f"{n} images of '{name}' are" if n > 1 else f"1 image of '{name}' is"
         if n: warnings.warn(f'{who} also in the source, pixel by pixel; what their classes seem to give may be mere '

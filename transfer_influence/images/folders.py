@@ -144,7 +144,8 @@ def read_pixels(listing:Listing,
             pixels = fit_image(image, size, channels)
             return pixels, remarks_after(image, odd, channels)
     except Exception as e: # libraries raise errors of any kind where a file is damaged
-        raise InputError(f'cannot read {listing.keys[i].rsplit(" ", 1)[0]} ({e}); remove it, or use --skip-bad to '
+        why = ' '.join(str(e).split()) # in one line
+        raise InputError(f'cannot read {listing.keys[i].rsplit(" ", 1)[0]} ({why}); remove it, or use --skip-bad to '
                          'leave such files out') from None
 
 # %% ../../nbs/10_images/02_folders.ipynb #354ae35a

@@ -121,12 +121,13 @@ def _is_deep(image):
 
 def _largest(image):
     "The largest value of a decoded image of sixteen bits, if twelve bits hold it; else 0."
-    x = int(np.asarray(image).max())
+    values = np.asarray(image)
+    x = int((values[..., :-1] if image.mode.endswith('A') else values).max()) # without transparency
     if not image.mode.startswith('I'): x = 256*x + 255 if x else 0 # in colour, Pillow keeps the upper eight bits
     return x if x < 2**12 else 0
 
 def _has_colour(image):
-    if image.mode[0] in '1LIF': return False
+    if image.mode in ('1', 'L', 'LA') or image.mode[0] in 'IF': return False
     x = np.asarray(image.resize((16, 16), Image.Resampling.NEAREST).convert('RGB'))
     return bool((x != x[..., :1]).any())
 

@@ -178,6 +178,7 @@ def list_known(name:str,  # a name from `PUBLIC`
     try: return _by_loader(known, path, download)
     except InputError: # laid out as class folders, or somebody calls their own folders by its name
         if not holds_classes(path) and not holds_classes(path/'train'): raise
+        warnings.warn(f'{path} is not laid out as {known.title} is; its class folders are read, with their names')
         return list_folders(path)
 
 def _by_loader(known, path, download):
