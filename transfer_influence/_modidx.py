@@ -1176,6 +1176,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                       'transfer_influence/images/folders.py')},
             'transfer_influence.images.hub': { 'transfer_influence.images.hub.Address': ( '10_images/hub.html#address',
                                                                                           'transfer_influence/images/hub.py'),
+                                               'transfer_influence.images.hub.Address.name': ( '10_images/hub.html#address.name',
+                                                                                               'transfer_influence/images/hub.py'),
                                                'transfer_influence.images.hub._column': ( '10_images/hub.html#_column',
                                                                                           'transfer_influence/images/hub.py'),
                                                'transfer_influence.images.hub._evaluation': ( '10_images/hub.html#_evaluation',

@@ -29,6 +29,12 @@ class Address:
     columns:tuple = () # empty: the first of each type
     saved:bool = False # in a folder?
 
+    @property
+    def name(self):
+        "What messages call it."
+        return self.path if self.saved else f'hf://{self.path}{":"*bool(self.config)}{self.config}'
+
+# %% ../../nbs/10_images/04_hub.ipynb #267afb76
 def _is_saved(path):
     "Did the package `datasets` write this folder?"
     return any((Path(path).expanduser()/f).is_file() for f in ('dataset_dict.json', 'state.json'))
@@ -61,23 +67,23 @@ def _open_hub(a):
         if a.saved: return hub.load_from_disk(str(Path(a.path).expanduser()))
         return hub.load_dataset(a.path, a.config or None)
     except (OSError, ValueError, RuntimeError) as e: # its errors for no network and for unknown names are of these
-        raise InputError(f'cannot open {a.path} ({(str(e).splitlines() or ["?"])[0][:120]}); is the name right, and is '
+        raise InputError(f'cannot open {a.name} ({(str(e).splitlines() or ["?"])[0][:120]}); is the name right, and is '
                          'there a network?') from None
 
 # %% ../../nbs/10_images/04_hub.ipynb #28c5e607
 def _column(features, kind, what, a):
     "The column of a type, the one that the address names, else the first; all of them, if none is named."
     have = [n for n, f in features.items() if isinstance(f, kind)]
-    need(have, f'{a.path} has no column of {what}; it has {sorted(features)}')
+    need(have, f'{a.name} has no column of {what}; it has {sorted(features)}')
     named = [n for n in have if n in a.columns]
-    need(len(named) < 2, f'{a.path}: {named} are all columns of {what}; name one of them')
+    need(len(named) < 2, f'{a.name}: {named} are all columns of {what}; name one of them')
     return (named or have)[0], have if len(have) > 1 and not named else []
 
 def columns_of(part, a:Address) -> tuple: # names: images, labels
     "The two columns that are used. Raises `InputError` where one is missing or does not hold what it should."
     hub = _hub()
     usable = [n for n, f in part.features.items() if isinstance(f, (hub.Image, hub.ClassLabel))]
-    for n in a.columns: need(n in usable, f"{a.path} has no column '{n}' of images or class labels"
+    for n in a.columns: need(n in usable, f"{a.name} has no column '{n}' of images or class labels"
                              f'{nearest(n, usable)}; it has {usable}')
     kinds = [(hub.Image, 'images'), (hub.ClassLabel, 'class labels')]
     return tuple(_column(part.features, kind, what, a)[0] for kind, what in kinds)
@@ -88,7 +94,7 @@ def tell_columns(part, a:Address) -> None:
     for kind, what in [(hub.Image, 'images'), (hub.ClassLabel, 'class labels')]:
         name, others = _column(part.features, kind, what, a)
         rest = [n for n in others if n != name]
-        if rest: warnings.warn(f"{a.path} has {len(others)} columns of {what}: '{name}' is used, not "
+        if rest: warnings.warn(f"{a.name} has {len(others)} columns of {what}: '{name}' is used, not "
                                f"{', '.join(map(repr, rest))}; to choose, end the address with #{rest[0]}")
 
 # %% ../../nbs/10_images/04_hub.ipynb #16710b7d
@@ -108,8 +114,8 @@ def _list_part(part, a, name):
     image, label = columns_of(part, a)
     labels, names = _labels(part, label), part.features[label].names
     n = int((labels < 0).sum())
-    need(not n, f'{n} of the {len(labels)} images of {a.path} in {name} have no label; choose another part, such as '
-                f'{a.path}@train, or remove them with the filter of the package datasets')
+    need(not n, f'{n} of the {len(labels)} images of {a.name} in {name} have no label; choose another part '
+                f'({a.name}@PART), or remove them with the filter of the package datasets')
     return Listing(partial(_item, part, image), labels, distinct(names),
                    tuple(f'row {i} of {part._fingerprint} 0' for i in range(len(part))), tuple(names))
 
@@ -119,15 +125,15 @@ EVALUATION = 'test', 'validation', 'valid', 'val'
 def _evaluation(found, a):
     "The name of the evaluation part."
     there = [n for n in EVALUATION if n in found]
-    need('train' in found and there, f'{a.path} has the parts {sorted(found)}, not train and one of test, validation; '
-         f'choose one, such as {a.path}@{sorted(found)[0]}')
+    need('train' in found and there, f'{a.name} has the parts {sorted(found)}, not train and one of test, validation; '
+         f'choose one, such as {a.name}@{sorted(found)[0]}')
     empty = [n for n in there if not is_labelled(found[n], a)]
     good = [n for n in there if n not in empty]
-    need(good, f'the images of {a.path} in {" and ".join(empty)} have no labels; give {a.path}@train for the training '
+    need(good, f'the images of {a.name} in {" and ".join(empty)} have no labels; give {a.name}@train for the training '
                'part alone')
     left = [('without labels', empty), ('left out', good[1:])]
     words = '; '.join(f'{what}: {", ".join(names)}' for what, names in left if names)
-    if words: warnings.warn(f"{a.path}: '{good[0]}' is the evaluation part; {words}")
+    if words: warnings.warn(f"{a.name}: '{good[0]}' is the evaluation part; {words}")
     return good[0]
 
 # %% ../../nbs/10_images/04_hub.ipynb #fea2896d
@@ -138,9 +144,9 @@ def list_hub(path:str, # hf://owner/name[:configuration][@part][#column], or a f
     a = parse_address(path); found = _open_hub(a)
     tell_columns(next(iter(found.values())) if isinstance(found, dict) else found, a)
     if not isinstance(found, dict):
-        need(not a.part, f'{a.path} has no parts; leave @{a.part} out')
+        need(not a.part, f'{a.name} has no parts; leave @{a.part} out')
         return _list_part(found, a, 'it')
-    need(not a.part or a.part in found, f"{a.path} has no part '{a.part}'{nearest(a.part, found)}; it has "
+    need(not a.part or a.part in found, f"{a.name} has no part '{a.part}'{nearest(a.part, found)}; it has "
                                         f'{sorted(found)}')
     single = next(iter(found)) if len(found) == 1 else a.part if a.part == 'train' or 'train' not in found else ''
     if single: return _list_part(found[single], a, single)

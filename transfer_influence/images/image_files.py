@@ -62,9 +62,9 @@ def files_below(folder) -> tuple: # sorted files; links to folders that were pas
     folder, files, again, todo = Path(folder), [], [], [Path(folder)]
     seen = {str(p) for p in folder.resolve().parents}
     for start in todo: # grows
-        if (real := os.path.realpath(start)) in seen: again.append(start); continue
         for at, folders, names in os.walk(start, onerror=_stop):
-            seen.add(os.path.realpath(at))
+            if (real := os.path.realpath(at)) in seen: again.append(Path(at)); folders.clear(); continue
+            seen.add(real)
             folders[:] = sorted(f for f in folders if not is_hidden(f))
             todo += [Path(at, f) for f in folders if os.path.islink(Path(at, f))]
             files += [Path(at, n) for n in names if not is_hidden(n)]
