@@ -83,8 +83,8 @@ def columns_of(part, a:Address) -> tuple: # names: images, labels
     "The two columns that are used. Raises `InputError` where one is missing or does not hold what it should."
     hub = _hub()
     usable = [n for n, f in part.features.items() if isinstance(f, (hub.Image, hub.ClassLabel))]
-    for n in a.columns: need(n in usable, f"{a.name} has no column '{n}' of images or class labels"
-                             f'{nearest(n, usable)}; it has {usable}')
+    for n in a.columns: need(n in usable, f"{a.name} has no column '{n}' of images or class labels; it "
+                             f'has {usable}{nearest(n, usable)}')
     kinds = [(hub.Image, 'images'), (hub.ClassLabel, 'class labels')]
     return tuple(_column(part.features, kind, what, a)[0] for kind, what in kinds)
 
@@ -146,8 +146,8 @@ def list_hub(path:str, # hf://owner/name[:configuration][@part][#column], or a f
     if not isinstance(found, dict):
         need(not a.part, f'{a.name} has no parts; leave @{a.part} out')
         return _list_part(found, a, 'it')
-    need(not a.part or a.part in found, f"{a.name} has no part '{a.part}'{nearest(a.part, found)}; it has "
-                                        f'{sorted(found)}')
+    need(not a.part or a.part in found, f"{a.name} has no part '{a.part}'; it has "
+                                        f'{sorted(found)}{nearest(a.part, found)}')
     single = next(iter(found)) if len(found) == 1 else a.part if a.part == 'train' or 'train' not in found else ''
     if single: return _list_part(found[single], a, single)
     other = a.part or _evaluation(found, a)
