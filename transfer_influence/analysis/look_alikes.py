@@ -16,7 +16,7 @@ from PIL import Image
 # %% ../../nbs/60_analysis/05_look_alikes.ipynb #d19316bd
 from ..basics.errors import need
 from ..basics.recipe import from_dict
-from ..images.image_set import fit_image
+from ..images.image_set import as_picture, fit_image
 from ..records.store import open_run
 from ..records.read_run import find_target, run_header
 from .retrain import SEEDS
@@ -86,7 +86,7 @@ def _like(images, source):
     "Images at the size of the source: a target may have its own."
     if images.shape[1:] == source.shape[1:] or not len(images): return images
     size, channels = source.shape[1], source.shape[3]
-    return np.stack([fit_image(Image.fromarray(x.squeeze()), size, channels) for x in images])
+    return np.stack([fit_image(Image.fromarray(as_picture(x)), size, channels) for x in images])
 
 def image_features(run, target:str=None) -> Features:
     """Features and pixels of a run's images. Raises `InputError` where images are gone, or the training is the

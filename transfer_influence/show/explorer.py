@@ -17,6 +17,7 @@ import numpy as np
 # %% ../../nbs/70_show/05_explorer.ipynb #c4dbb929
 from ..basics.errors import UserError, need
 from ..basics.display import small_table
+from ..images.image_set import as_picture
 from ..records.store import open_run
 from ..records.read_run import find_target, read_predictions, run_header
 from ..influence.result import InfluenceResult, about_sign, class_influence, extremes
@@ -44,7 +45,7 @@ def class_panel(influence:InfluenceResult, # a column for each target image
 
 # %% ../../nbs/70_show/05_explorer.ipynb #e0b44730
 def _thumbnail(image, alt):
-    fig, ax = plt.subplots(figsize=(1.3, 1.3)); ax.imshow(np.squeeze(image), cmap='gray',
+    fig, ax = plt.subplots(figsize=(1.3, 1.3)); ax.imshow(as_picture(image), cmap='gray',
                                                           aspect='equal'); ax.axis('off')
     return picture(fig, alt)
 

@@ -14,12 +14,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 # %% ../../nbs/70_show/01_grids.ipynb #74eb963e
+from ..images.image_set import as_picture
 from ..analysis.explore import number
 from .plot import HELPS, HURTS, NEUTRAL, plain
 
 # %% ../../nbs/70_show/01_grids.ipynb #6cdfd33e
 def _show(ax, image, text='', colour='k'):
-    image = np.asarray(image).squeeze()
+    image = as_picture(image)
     ax.imshow(image, cmap='gray' if image.ndim == 2 else None, interpolation='nearest')
     ax.set_xticks([]); ax.set_yticks([])
     for s in ax.spines.values(): s.set(color=colour if colour != 'k' else '#cccccc', linewidth=1.4 if colour != 'k'

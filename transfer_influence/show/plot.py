@@ -15,6 +15,7 @@ from scipy.special import stdtrit
 
 # %% ../../nbs/70_show/00_plot.ipynb #8ea81363
 from ..basics.errors import need, nearest
+from ..images.image_set import as_picture
 from ..influence.result import InfluenceResult, kind_of_q, mean_influence
 
 # %% ../../nbs/70_show/00_plot.ipynb #2db09018
@@ -28,7 +29,7 @@ def plain(text) -> str:
 # %% ../../nbs/70_show/00_plot.ipynb #910fbe4a
 def _thumbnail(ax, image, y):
     "A picture of 13 points between the class's name and the axis."
-    image = np.asarray(image).squeeze()
+    image = as_picture(image)
     box = OffsetImage(image, zoom=13/max(image.shape[:2]), cmap='gray')
     ax.add_artist(AnnotationBbox(box, (0, y), (-10, 0), ('axes fraction', 'data'), 'offset points', frameon=False,
                                  pad=0))
