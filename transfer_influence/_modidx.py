@@ -1226,8 +1226,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'transfer_influence/images/folders.py'),
                                                    'transfer_influence.images.folders.class_files': ( '10_images/folders.html#class_files',
                                                                                                       'transfer_influence/images/folders.py'),
-                                                   'transfer_influence.images.folders.distinct': ( '10_images/folders.html#distinct',
-                                                                                                   'transfer_influence/images/folders.py'),
                                                    'transfer_influence.images.folders.file_of': ( '10_images/folders.html#file_of',
                                                                                                   'transfer_influence/images/folders.py'),
                                                    'transfer_influence.images.folders.holds_classes': ( '10_images/folders.html#holds_classes',

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Listing', 'Files', 'Rows', 'file_of', 'rows_of', 'matched', 'key_of', 'class_files', 'holds_images', 'holds_classes',
            'list_folder', 'part_of', 'read_pixels', 'read_rows', 'read_listing', 'as_set', 'image_folder',
-           'save_images', 'distinct', 'load_images']
+           'save_images', 'load_images']
 
 # %% ../../nbs/10_images/02_folders.ipynb #653089bb
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ from PIL import Image
 
 # %% ../../nbs/10_images/02_folders.ipynb #6ce47bd0
 from ..basics.errors import InputError, need
+from ..basics.arrays import distinct
 from .image_set import ImageSet, fit_image
 from transfer_influence.images.image_files import (
     REMARKS, how_to_read, is_hidden, is_picture, look_into, open_picture, remarks_after, remarks_before, suffix_words,
@@ -225,16 +226,6 @@ def _decompressed(a, path):
                                    for i, n in enumerate(a['counts'])])
     labels = a['labels'] if 'labels' in a else np.repeat(np.arange(len(a['counts'])), a['counts'])
     return a | dict(images=images, labels=labels)
-
-# %% ../../nbs/10_images/02_folders.ipynb #979dbef1
-def distinct(names, # lists of synonyms, with commas between
-             ids=None, # K identifiers; empty: their numbers
-            ) -> tuple:
-    "Short names that tell classes apart: the first synonym, else all of them, else with the identifier."
-    ids = ids if ids is not None else range(len(names))
-    names = [str(n) for n in names]; first = [n.split(',')[0] for n in names]
-    longer = [f if first.count(f) == 1 else n for f, n in zip(first, names)]
-    return tuple(n if longer.count(n) == 1 else f'{n} ({k})' for n, k in zip(longer, ids))
 
 # %% ../../nbs/10_images/02_folders.ipynb #43b9a6e9
 def load_images(path, # an .npz file with images (N, height, width[, channels]) uint8, labels (N,), class_names (K,)

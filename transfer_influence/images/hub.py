@@ -16,7 +16,8 @@ import numpy as np
 
 # %% ../../nbs/10_images/04_hub.ipynb #7d731bf4
 from ..basics.errors import InputError, nearest, need
-from .folders import Listing, distinct
+from ..basics.arrays import distinct
+from .folders import Listing
 from .public_sets import join_parts
 
 # %% ../../nbs/10_images/04_hub.ipynb #1b7fe77d

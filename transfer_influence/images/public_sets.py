@@ -17,8 +17,9 @@ import numpy as np
 # %% ../../nbs/10_images/03_public_sets.ipynb #967397bb
 from ..basics.errors import InputError, nearest, need
 from .image_files import is_hidden
+from ..basics.arrays import distinct
 from .folders import (
-    Files, Listing, Rows, distinct, file_of, holds_classes, holds_images, key_of, list_folder, matched)
+    Files, Listing, Rows, file_of, holds_classes, holds_images, key_of, list_folder, matched)
 
 # %% ../../nbs/10_images/03_public_sets.ipynb #6aea16a8
 @dataclass(frozen=True)
