@@ -637,6 +637,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'transfer_influence/cli/session.py'),
                                                 'transfer_influence.cli.session.print_anything': ( '80_cli/session.html#print_anything',
                                                                                                    'transfer_influence/cli/session.py'),
+                                                'transfer_influence.cli.session.print_file': ( '80_cli/session.html#print_file',
+                                                                                               'transfer_influence/cli/session.py'),
                                                 'transfer_influence.cli.session.run_fleet': ( '80_cli/session.html#run_fleet',
                                                                                               'transfer_influence/cli/session.py'),
                                                 'transfer_influence.cli.session.stop_rule': ( '80_cli/session.html#stop_rule',

@@ -55,7 +55,7 @@ def pack_words(head, out, step:PackProgress) -> str:
 @call_parse
 def ti_pack(src:str,            # class folders (also as train/ and val/ or test/), or hf://owner/name
             out:str,            # the folder of the pack; one that was begun is continued
-            size:int=None,      # images become size × size pixels
+            size:int=None,      # side of the images, in pixels
             channels:int=3,     # 1: grey, 3: colour
             name:str='images',  # of a public set, such as imagenet: src is torchvision's root folder then
             part:str='all',     # of a set with two parts: all, train or test
