@@ -24,7 +24,7 @@ import warnings
 from fastcore.basics import patch
 
 # %% ../../nbs/45_fleet/00_engine.ipynb #7f4a29e1
-from ..basics.errors import need
+from ..basics.errors import UserError, need
 from ..basics.machine import gpus_here, named_gpus, usable_cores, worker_room
 
 # %% ../../nbs/45_fleet/00_engine.ipynb #6ef34fdf
@@ -54,7 +54,9 @@ def _without_main_script():
 def _new_pool(module, device=''):
     "A pool with a single process, which sees `device` only and begins at once to import `module`."
     spawn = multiprocessing.get_context('spawn')
-    pool = ProcessPoolExecutor(1, spawn, _start_worker, (os.getpid(), module, device))
+    try: pool = ProcessPoolExecutor(1, spawn, _start_worker, (os.getpid(), module, device))
+    except OSError as e: # it makes semaphores, for which some containers have no memory to share
+        raise UserError(f'cannot start workers: {e.strerror} (is there a /dev/shm?); use --engine here') from None
     with _without_main_script(): pool.submit(int)
     return pool
 
