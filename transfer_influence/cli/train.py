@@ -62,7 +62,7 @@ def ti_demo(out:str='demo-run',      # the run folder
             quick:bool=False,        # a few models only: to see how it works, not what it finds
             classes:str='letters',   # letters: 49 that were picked for look-alikes; all: the 148 non-digit classes
             plant:bool=False,        # add the ten digit classes to the source; the known answer is: first
-            curve:bool=False,        # also train again without the most negative, most positive, random, and other letters
+            curve:bool=False,        # also train without the most negative, most positive, random and other letters
             replicates:int=20,       # of each point of the curve
             quiet:bool=False):       # no progress line
     "Train a fleet on printed letters, find out which of them help to read handwritten digits."

@@ -138,6 +138,7 @@ def get(self:Store, path:str) -> dict:
 def group(self:Store, mode='r+', path='data.zarr'):
     "A zarr group; by default the one with the arrays of the run."
     _settle_at_exit()
+    need(__debug__, 'zarr does not work where Python leaves out checks; start it without -O and unset PYTHONOPTIMIZE')
     with storing(self.root):
         try: return zarr.open_group(ObjectStore(self.files), path=path, mode=mode)
         except zarr.errors.ContainsGroupError: # another session has made it in this instant
