@@ -58,7 +58,7 @@ def trained(tmp_path_factory):
 ASKED = (('ti-run', 'r.toml', '--out', 'run'), ('ti-recipes',), ('ti-recipes', '--show', 'glyphs-digits'), ('ti-status', 'run'),
          ('ti-influence', 'run'), ('ti-influence', 'run', '--json'), ('ti-report', 'run'), ('ti-plan', 'run'),
          ('ti-design', '10', '40'), ('ti-verify', 'run'), ('ti-compact', 'run'), ('ti-explore', 'run', '--source-class', 'Б'),
-         ('ti-curve', 'run', '--ks', '2', '--replicates', '2', '--workers', '1'))
+         ('ti-curve', 'run', '--ks', '2', '--replicates', '2', '--dry-run'))
 
 
 def console(charset): return dict(PYTHONUTF8='0', PYTHONIOENCODING=charset)
@@ -291,3 +291,68 @@ def test_path_without_nvidia_smi(tmp_path):
     (tmp_path/'dev').mkdir(); (tmp_path/'dev'/'dxg').touch()
     assert gpus_here(tmp_path, str(tmp_path)) == [] and gpus_here(tmp_path, str(tmp_path), windows=True) == []
     assert worker_room(tmp_path).workers >= 1
+
+
+# What else machines do
+
+@pytest.mark.skipif(os.name != 'posix', reason='closes outputs in a shell')
+@pytest.mark.parametrize('closed', ['2>&-', '>&- 2>&- <&-'])
+def test_closed_outputs(trained, tmp_path, closed):
+    line = f'{BIN}/ti-run {trained/"r.toml"} --out {tmp_path/"run"} --workers 1 --models 4 {closed}'
+    assert run('sh', '-c', line).returncode == 0
+    assert len(list((tmp_path/'run'/'commits').iterdir())) == 4
+
+
+def test_errors_of_the_system_are_one_line(trained, tmp_path):
+    r = run(BIN/'ti-run', trained/'r.toml', '--out', tmp_path/('y'*300))
+    assert r.returncode == 1 and b'name too long' in r.stderr and b'Traceback' not in r.stderr
+
+
+def test_python_without_checks(trained):
+    r = run(BIN/'ti-status', trained/'run', env=dict(PYTHONOPTIMIZE='1'))
+    r = r if r.returncode else run(BIN/'ti-influence', trained/'run', env=dict(PYTHONOPTIMIZE='1'))
+    assert r.returncode == 1 and b'PYTHONOPTIMIZE' in r.stderr and b'Traceback' not in r.stderr
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='has no ulimit')
+def test_few_open_files(tmp_path):
+    r = run('sh', '-c', f'ulimit -n 50; {BIN}/ti-run glyphs-digits --models 6 --out {tmp_path/"run"} --workers 9 --quiet')
+    assert r.returncode == 1 and b'oo many open files' in r.stderr and b'Traceback' not in r.stderr
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='names that Windows does not allow')
+def test_names_of_run_folders(trained, tmp_path):
+    folder = tmp_path/'a%20b#c?d&e'/'ä ö/Ж n'/'/'.join(['x'*100]*8)
+    shutil.copytree(trained/'run', folder)
+    for command in ('ti-verify', 'ti-compact', 'ti-report'):
+        r = run(BIN/command, folder)
+        assert r.returncode == 0, r.stderr.decode()
+    assert run(BIN/'ti-influence', folder).stdout == run(BIN/'ti-influence', trained/'run').stdout
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='variables of POSIX systems')
+def test_odd_surroundings(trained, tmp_path):
+    "No home, no temporary folder, few rights for others, a list of thread numbers, a run folder behind a link."
+    (tmp_path/'real').mkdir(); (tmp_path/'link').symlink_to(tmp_path/'real')
+    line = f'umask 077; unset HOME; exec {BIN}/ti-run {trained/"r.toml"} --out {tmp_path/"link"} --engine here --models 4 --quiet'
+    r = run('sh', '-c', line, env=dict(TMPDIR='/nowhere', OMP_NUM_THREADS='4,2', CUDA_VISIBLE_DEVICES=' '))
+    assert r.returncode == 0, r.stderr.decode()
+    assert len(list((tmp_path/'real'/'commits').iterdir())) == 4
+    assert not (tmp_path/'real'/'fleet.json').stat().st_mode & 0o077
+
+
+# The workflow
+
+def test_workflow(root):
+    "It names what there is: files, extras, and floors of notebooks; no step may write to the repository."
+    flow = yaml.safe_load((root/'.github'/'workflows'/'tests.yml').read_text('utf-8'))
+    assert flow['permissions'] == {'contents': 'read'} and flow['concurrency']['cancel-in-progress'] is True
+    assert set(flow['jobs']) == {'linux', 'light', 'docs'} and all(j['timeout-minutes'] <= 60 for j in flow['jobs'].values())
+    assert {m['os'].split('-')[0] for m in flow['jobs']['light']['strategy']['matrix']['include']} == {'ubuntu', 'macos', 'windows'}
+    commands = '\n'.join(s['run'] for j in flow['jobs'].values() for s in j['steps'] if 'run' in s)
+    for file in re.findall(r'(?:\.ci/|docs/|tests/)[\w./]+', commands): assert (root/file).is_file(), file
+    assert os.access(root/'.ci'/'run', os.X_OK)
+    extras = {e for found in re.findall(r"-e '\.\[([\w,]+)\]'", commands) for e in found.split(',')}
+    assert extras and all(f'{e}_requirements' in (root/'settings.ini').read_text('utf-8') for e in extras)
+    floors = re.findall(r'\d\d_\w+', commands)
+    assert len(floors) >= 5 and all((root/'nbs'/f).is_dir() for f in floors)

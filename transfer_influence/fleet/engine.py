@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
+import errno
 import multiprocessing
 import os
 import select
@@ -56,7 +57,9 @@ def _new_pool(module, device=''):
     spawn = multiprocessing.get_context('spawn')
     try: pool = ProcessPoolExecutor(1, spawn, _start_worker, (os.getpid(), module, device))
     except OSError as e: # it makes semaphores, for which some containers have no memory to share
-        raise UserError(f'cannot start workers: {e.strerror} (is there a /dev/shm?); use --engine here') from None
+        many = e.errno == errno.EMFILE
+        way = 'raise `ulimit -n`, or use fewer' if many else 'is there a /dev/shm? Or use --engine here'
+        raise UserError(f'cannot start workers: {e.strerror}; {way}') from None
     with _without_main_script(): pool.submit(int)
     return pool
 
