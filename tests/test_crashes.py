@@ -99,6 +99,19 @@ def test_ctrl_c(tmp_path):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize('sign', [signal.SIGINT, signal.SIGTERM], ids=['Ctrl-C', 'terminated'])
+@pytest.mark.parametrize('seconds', [0, 1])
+def test_stopped_while_it_starts(tmp_path, sign, seconds):
+    "Before a worker is ready, too, a stopped driver leaves none behind, and no traceback."
+    p = start(tmp_path/'run', '--models', 80); wait_for(lambda: children(p.pid)); time.sleep(seconds)
+    workers = children(p.pid)
+    p.send_signal(sign); _, err = p.communicate(timeout=60)
+    assert p.returncode == (130 if sign == signal.SIGINT else -sign) and 'Traceback' not in err, err
+    time.sleep(2)
+    assert not [w for w in workers if alive(w)]
+
+
+@pytest.mark.timeout(300)
 def test_two_drivers(undisturbed, tmp_path):
     out = tmp_path/'run'
     a = start(out, '--quiet', '--workers', 1); wait_for(lambda: (out/'fleet.json').exists())

@@ -12,4 +12,5 @@
 ##SBATCH --gpus-per-task=1
 set -eu
 recipe=$1 run=$2
-exec ti-run "$recipe" --out "$run" --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
+workers=${SLURM_GPUS_ON_NODE:-${SLURM_CPUS_PER_TASK:-1}} # one a GPU, or one a core
+exec ti-run "$recipe" --out "$run" --workers "$workers" --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"

@@ -32,11 +32,12 @@ def to_pack(src:str, out:str, name:str, part:str, download:bool):
     "The images that `ti-pack` was asked for. Raises `InputError` for arrays, and for parts that are not there."
     from pathlib import Path
     from transfer_influence.basics.errors import need
+    from transfer_influence.basics.machine import is_address
     from transfer_influence.images.folders import part_of
     from transfer_influence.images.sources import list_images
     inside = Path(out).expanduser().absolute(), Path(src).expanduser().absolute()
-    need('://' in src or inside[1] not in inside[0].parents, f'{out} lies inside {src}, where a class would be; give '
-         'another place')
+    need(is_address(src) or inside[1] not in inside[0].parents, f'{out} lies inside {src}, where a class would be; '
+         'give another place')
     need(not src.endswith('.npz'), f'{src} holds decoded images already; name it in a recipe as it is')
     need(part in ('all', 'train', 'test'), f"--part must be all, train or test, not '{part}'")
     return part_of(list_images(name, src, download), part)
@@ -65,7 +66,7 @@ def check_all(listing, out:str, engine) -> None:
 @call_parse
 def ti_pack(src:str,            # class folders (also in train/ and val/ or test/), or hf://owner/name@part#column
             out:str,            # the folder of the pack; one that was begun is continued
-            size:int=None,      # images become size × size pixels
+            size:int=None,      # side of the images, in pixels
             channels:int=3,     # 1: grey, 3: colour
             name:str='images',  # of a public set, such as imagenet: src is torchvision's root folder then
             part:str='all',     # of a set with two parts: all, train or test

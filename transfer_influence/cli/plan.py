@@ -77,7 +77,7 @@ def plan_pilots(alphas, recipe, out, pilot, how, json, workers, quiet):
 # %% ../../nbs/80_cli/03_plan.ipynb #8b8ebd6a
 @call_parse
 def ti_plan(run:str,                 # a run folder, or an .npz file with masks and outputs; with --alphas a recipe
-            reliability:float=.9,    # wanted, of the (source class × target class) table
+            reliability:float=.9,    # wanted, of the (source class, target class) table
             target:str=None,         # a target of the run; empty: the first
             output:str=None,         # a recorded output; empty: margin
             json:bool=False,         # for machines

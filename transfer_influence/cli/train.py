@@ -12,7 +12,7 @@ import sys
 
 from fastcore.script import call_parse
 
-from .session import end_session, friendly, run_fleet
+from .session import end_session, friendly, print_file, run_fleet
 
 # %% ../../nbs/80_cli/01_train.ipynb #922eb908
 QUICK_MODELS = 48
@@ -62,7 +62,7 @@ def ti_demo(out:str='demo-run',      # the run folder
             quick:bool=False,        # a few models only: to see how it works, not what it finds
             classes:str='letters',   # letters: 49 that were picked for look-alikes; all: the 148 non-digit classes
             plant:bool=False,        # add the ten digit classes to the source; the known answer is: first
-            curve:bool=False,        # also train again without the most negative, most positive, random, … letters
+            curve:bool=False,        # also train without the most negative, most positive, random and other letters
             replicates:int=20,       # of each point of the curve
             quiet:bool=False):       # no progress line
     "Train a fleet on printed letters, find out which of them help to read handwritten digits."
@@ -140,7 +140,7 @@ def ti_recipes(show:str=None): # print this recipe as TOML, to copy and change
     "List the recipes that come with the package."
     with friendly('ti-recipes'):
         from transfer_influence.basics.recipe import load_recipe, shipped_recipes, to_toml
-        if show: print(to_toml(load_recipe(show)), end='')
+        if show: print_file(to_toml(load_recipe(show)))
         else: print(*(f'{name:20s} {about}' for name, about in shipped_recipes().items()), sep='\n')
 
 # %% ../../nbs/80_cli/01_train.ipynb #2dd77c62
@@ -148,7 +148,8 @@ def open_predictions(source:str, target:str=None, allow_partial:bool=False):
     "Predictions from a run folder or an `.npz` file."
     from pathlib import Path
     from transfer_influence.basics.errors import need
-    if Path(source).is_dir() or '://' in source:
+    from transfer_influence.basics.machine import is_address
+    if Path(source).is_dir() or is_address(source):
         from transfer_influence.records.store import open_run
         from transfer_influence.records.read_run import read_predictions
         return read_predictions(open_run(source), target)

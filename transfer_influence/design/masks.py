@@ -246,12 +246,12 @@ def find_repeats(masks) -> np.ndarray: # (pairs, 2) numbers of models with the s
         else: first[row.tobytes()] = i
     return np.array(pairs, int).reshape(-1, 2)
 
-def shared_subsets(masks) -> np.ndarray: # (m,) number of the subset of each model; None where they share none to speak of
+def shared_subsets(masks) -> np.ndarray: # (m,) number of each model's subset; None where they share none to speak of
     "Which models were trained on one and the same subset, where there are far more of them than by chance."
     z = np.asarray(masks, bool); m = len(z)
     of = np.unique(np.packbits(z, axis=1), axis=0, return_inverse=True)[1].reshape(-1); count = np.bincount(of)
     if len(count) > .9*m: return None
-    z = z[:, np.unique(np.packbits(z, axis=0), axis=1, return_index=True)[1]] # classes that always come together are one
+    z = z[:, np.unique(np.packbits(z, axis=0), axis=1, return_index=True)[1]] # always together: one class
     (sizes, n), p = np.unique(z.sum(1), return_counts=True), z.mean(0)
     by_size = (n*(n - 1)/2/comb(z.shape[1], sizes)).sum() # pairs, if subsets of a size are equally likely
     chance = max(by_size, m*(m - 1)/2*np.prod(p**2 + (1 - p)**2)) # or if classes are in by themselves, each as often

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+import sys
 import time
 
 import numpy as np
@@ -23,7 +24,7 @@ from ..images.sources import is_open, load_source, load_target
 from ..training.schedule import n_steps
 from ..records.store import Store, committed
 from ..records.read_run import read_commit
-from .engine import run_tasks, slot_devices
+from .engine import run_tasks, slot_devices, why_no_more
 from .ray_engine import open_engine
 from .begin import begin_run
 from .progress import say_time
@@ -43,12 +44,13 @@ class Cost:
     device:str
     how:str = ''        # where it is not measured on whole models: how it was estimated
     at_once:int = 1     # models that train as one program
+    why:str = ''        # there are not as many workers as cores
 
     @property
     def wall_seconds(self): return self.start_seconds + self.models*self.seconds/self.workers
 
     def __str__(self):
-        where = f'{self.workers} worker{"s" if self.workers > 1 else ""} on {self.device}'
+        where = f'{self.workers} worker{"s"*(self.workers > 1)}{f" ({self.why})"*bool(self.why)} on {self.device}'
         where += f', {self.at_once} models at once' if self.at_once > 1 else ''
         hours = self.models*self.seconds/3600
         on_gpu = self.device == 'cuda'; kind = 'GPU-hours' if on_gpu else 'core-hours'
@@ -61,8 +63,10 @@ class Cost:
 # %% ../../nbs/45_fleet/07_cost.ipynb #67c86c8f
 def _memory(_=None):
     "The most memory this process has had, in megabytes."
-    import resource
-    import sys
+    try: import resource
+    except ImportError: # Windows, where psutil knows it
+        import psutil
+        return psutil.Process().memory_info().peak_wset/1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1e6 if sys.platform == 'darwin' else 1e3)
 
 def _work_and_memory(task, models): return work(task, models), _memory()
@@ -112,7 +116,7 @@ def probe(recipe:Recipe,
         together = read_commit(store, committed(store)[0]).get('at_once', 1)
     started = max(0., time.time() - start - 2*sum(seconds)/pool.workers)
     return Cost(len(missing), pool.workers, sum(seconds)/len(seconds), started, disk, max(m for _, m in first + again),
-                'cuda' if pool.on_gpu else 'cpu', at_once=together)
+                'cuda' if pool.on_gpu else 'cpu', at_once=together, why=pool.why)
 
 # %% ../../nbs/45_fleet/07_cost.ipynb #8fd1d3fe
 def seconds_of_all(store:Store) -> float:
@@ -232,7 +236,8 @@ def estimate(recipe:Recipe, workers:int=None, gpus:int=None) -> Cost:
     how = (f'; estimated from single steps on made-up images. In all {m*cost[1]/1e15:.2g} PFLOP: on a device that '
            f'sustains 30 TFLOP/s {m*cost[1]/30e12/3600:.2g} hours')
     kind, memory = 'cuda' if any(devices) else 'cpu', pixels*recipe.source.channels/1e6 + 1000
-    return Cost(m, len(devices), float(cost[0]), 0., m*columns*20/1e6, memory, kind, how)
+    why = why_no_more(workers, any(devices))
+    return Cost(m, len(devices), float(cost[0]), 0., m*columns*20/1e6, memory, kind, how, why=why)
 
 def is_large(recipe:Recipe, rough:Cost, most:float=30.) -> bool:
     "Would it be absurd to train whole models for an estimate: are they large, or their images not there?"

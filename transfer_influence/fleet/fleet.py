@@ -177,12 +177,13 @@ def _record_failure(store, i, line, task):
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #9f62858f
 def versions() -> dict:
-    "Versions of what decides the numbers; a folder of sources that nobody installed has none."
+    "Versions of what decides the numbers; our own also in a folder of sources that nobody installed."
     from importlib.metadata import PackageNotFoundError, version
+    from transfer_influence import __version__
     def of(package):
         try: return version(package)
         except PackageNotFoundError: return 'not installed'
-    found = {p: of(p) for p in ('transfer_influence', 'torch', 'fastai', 'numpy')}
+    found = dict(transfer_influence=__version__) | {p: of(p) for p in ('torch', 'fastai', 'numpy')}
     return found | dict(python=platform.python_version())
 
 def record_session(store:Store, pool, todo:int) -> dict:
@@ -223,7 +224,8 @@ def _session(fleet, store, pool, todo, stop, quiet):
     record = record_session(store, pool, len(todo))
     task = _task(fleet, store, record['id'])
     progress = Progress(len(todo), pool.workers*_block(task, pool, todo), quiet)
-    progress.tell(f'{len(todo)} models to train with {pool.workers} workers ({pool.name}); the outputs take '
+    about = '; '.join(filter(None, (pool.name, getattr(pool, 'why', '')))) # why there are no more
+    progress.tell(f'{len(todo)} models to train with {pool.workers} workers ({about}); the outputs take '
                   f'{disk_megabytes(store):.0f} MB of disk')
     failed, trained = train_all(store, pool, task, todo, progress, stop)
     ended = dict(record, ended=time.time(), trained=trained, failed=len(failed))

@@ -82,13 +82,17 @@ def _check_same(plan, head, listing):
 @contextmanager
 def locked(out):
     "Inside, no other session works on this folder. Raises `InputError` where one does."
+    import errno
+    import warnings
     try: import fcntl
     except ImportError: yield; return # Windows has none
     folder = os.open(out, os.O_RDONLY)
     try:
         try: fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError: raise InputError(f'another ti-pack is at work in {out}; wait for it, or give another '
-                                         'folder') from None
+        except OSError as e: # such as a network disk without a lock server
+            need(e.errno not in (errno.EAGAIN, errno.EACCES), f'another ti-pack is at work in {out}; wait for it, or '
+                                                              'give another folder')
+            warnings.warn(f'the file system of {out} has no locks ({e.strerror}); start no second ti-pack on it')
         yield
     finally: os.close(folder)
 

@@ -17,6 +17,7 @@ import numpy as np
 
 # %% ../../nbs/10_images/07_sources.ipynb #2dc115b6
 from ..basics.errors import nearest, need
+from ..basics.machine import is_address
 from ..basics.recipe import EMBEDDED, Recipe, SourceSpec, TargetSpec
 from .image_set import ImageSet, digits, glyphs, mnist5k, resize_set, select_classes
 from .image_files import THIN, files_below
@@ -40,7 +41,7 @@ def placed(part,     # a `SourceSpec` or `TargetSpec`
 def _whole(path):
     "A path that holds in every working directory."
     path = str(path)
-    return path if '://' in path or not path or path.startswith('?') else abspath(expanduser(path))
+    return path if is_address(path) or not path or path.startswith('?') else abspath(expanduser(path))
 
 def _places(text, names):
     "{name: path} from name=path,name=path; a path alone is for all targets: {'': path}."

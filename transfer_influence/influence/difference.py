@@ -79,7 +79,8 @@ def _band(meter, c):
     n1 = meter.n_in[:, None]; n0, s, q = meter.m - n1, meter.s[:, c], meter.q[:, c]
     with np.errstate(divide='ignore', invalid='ignore'): # classes in all models, or in none: NaN
         (mean1, var1), (mean0, var0) = _moments(s, q, n1), _moments(meter.total[c] - s, meter.total2[c] - q, n0)
-        var = _moments(meter.total[c], meter.total2[c], meter.m)[1]; none = (1e-6 if meter.dtype == np.float32 else 1e-12)*var
+        var = _moments(meter.total[c], meter.total2[c], meter.m)[1]
+        none = var*(1e-6 if meter.dtype == np.float32 else 1e-12)
         e1, e0 = (np.where(v > none, v, var)/n for v, n in ((var1, n1), (var0, n0))) # none at all: by chance, see below
         dof = (e1 + e0)**2/np.maximum(e1**2/(n1 - 1) + e0**2/(n0 - 1), 1e-300)
         return mean1 - mean0, np.sqrt(e1 + e0), np.where(e1 + e0 == 0, meter.m - 2., dof)

@@ -157,7 +157,7 @@ def class_influence(predictions:Predictions,
     need(isinstance(predictions, Predictions), 'influence needs Predictions, as ti.from_arrays(masks, outputs) or '
          f'ti.load_predictions(file) make them, not {type(predictions).__name__}')
     name, y = predictions.output(output); names = predictions.class_names
-    need(name != 'predicted', "'predicted' holds numbers of classes, and their means say nothing; use correct or margin")
+    need(name != 'predicted', "'predicted' holds numbers of classes, whose means say nothing; use correct or margin")
     if 'prior' in options: options['prior'] = in_order(options['prior'], names, 'prior', 'the source classes')
     e, zero_said = _fitted(predictions, y, method, missing, zero, options)
     need(np.ptp(y, axis=0).any(), f"output '{name}' is the same for all models; choose another output")

@@ -126,8 +126,8 @@ def _note_odd_model(masks, outputs):
     "A single model that went wrong decides all means."
     y = next(iter(outputs.values())); y = y[:, ::max(1, y.shape[1]//200)].astype(np.float64)
     far = abs(y - np.median(y, 0)).mean(1); usual = np.median(far); i = int(far.argmax())
-    if usual > 0 and far[i] > 300*usual: warnings.warn(f'model {i} is {far[i]/usual:.0f} times as far from the others as '
-                                                       'models usually are; look at it, and leave it out if it failed')
+    if usual > 0 and far[i] > 300*usual: warnings.warn(f'model {i} is {far[i]/usual:.0f} times as far from the others '
+                                                       'as models usually are; leave it out if it failed')
 
 # %% ../../nbs/40_records/00_predictions.ipynb #84db935e
 def from_arrays(masks,                   # (m, K) bool or 0/1 integers

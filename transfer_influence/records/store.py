@@ -33,6 +33,7 @@ from zarr.storage import ObjectStore
 
 # %% ../../nbs/40_records/02_store.ipynb #0c7e4bb2
 from ..basics.errors import UserError, need
+from ..basics.machine import is_address
 from ..basics.recipe import OUTPUTS
 from ..images.image_set import LARGE, ImageSet
 from ..images.folders import load_images, save_images
@@ -43,10 +44,27 @@ class StoreError(UserError, OSError):
 
 def is_remote(root) -> bool:
     "Is it the address of an object store, such as s3://bucket/run?"
-    return '://' in str(root)
+    return is_address(root)
 
+
+# %% ../../nbs/40_records/02_store.ipynb #7b3e316b
+def _has_links(folder):
+    "Can a file of a folder have two names, as it can on every disk but exFAT and some network and FUSE mounts?"
+    names = [Path(folder)/f'.{uuid.uuid4().hex}' for _ in range(2)]
+    try: names[0].touch()
+    except OSError: return True # then something else is wrong
+    try: os.link(*names); return True
+    except OSError: return False
+    finally:
+        for f in names: f.unlink(missing_ok=True)
+
+# %% ../../nbs/40_records/02_store.ipynb #ca6ae1ac
 def _storage_error(root, error, what):
-    full = shutil.disk_usage(root).free < 10_000_000 if what == 'write to' and Path(root).exists() else False
+    here = what == 'write to' and not is_remote(root) and Path(root).exists()
+    full = shutil.disk_usage(root).free < 10_000_000 if here else False
+    if here and not full and not _has_links(root):
+        return StoreError(f'cannot write to {root}: its file system has no hard links, by which a run creates files '
+                          'whole and once; give a folder on another disk, or an address such as s3://bucket/run')
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     why = 'no space is left on the disk; free some' if full else f'{first[:200]}; mend that'
     return StoreError(f'cannot {what} {root}: {why} and give the same command again. What was written before is safe')
@@ -120,6 +138,7 @@ def get(self:Store, path:str) -> dict:
 def group(self:Store, mode='r+', path='data.zarr'):
     "A zarr group; by default the one with the arrays of the run."
     _settle_at_exit()
+    need(__debug__, 'zarr does not work where Python leaves out checks; start it without -O and unset PYTHONOPTIMIZE')
     with storing(self.root):
         try: return zarr.open_group(ObjectStore(self.files), path=path, mode=mode)
         except zarr.errors.ContainsGroupError: # another session has made it in this instant

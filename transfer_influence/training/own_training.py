@@ -116,8 +116,8 @@ def _record(name, target, scores):
     need(scores.shape == shape, f"evaluate_fn gave an array of {scores.shape} for target '{name}', not {shape}")
     if not target.scores: return scores[None].astype(np.float32)
     shares = n > 1 and (scores >= 0).all() and np.allclose(scores.sum(1), 1, atol=1e-3)
-    need(not shares, f'{what} are probabilities (each row sums to 1), and would go through a softmax again; give scores '
-         '(logits), or their logarithm')
+    need(not shares, f'{what} are probabilities (each row sums to 1), and would go through a softmax again; give '
+         'scores (logits), or their logarithm')
     import torch
     from transfer_influence.training.outputs import record_outputs
     return record_outputs(torch.from_numpy(scores), torch.from_numpy(target.labels))
