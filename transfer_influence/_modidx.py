@@ -1600,6 +1600,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                               'transfer_influence/influence/regression.py'),
                                                          'transfer_influence.influence.regression._paired_errors': ( '50_influence/regression.html#_paired_errors',
                                                                                                                      'transfer_influence/influence/regression.py'),
+                                                         'transfer_influence.influence.regression._pooled_weight': ( '50_influence/regression.html#_pooled_weight',
+                                                                                                                     'transfer_influence/influence/regression.py'),
                                                          'transfer_influence.influence.regression._posterior': ( '50_influence/regression.html#_posterior',
                                                                                                                  'transfer_influence/influence/regression.py'),
                                                          'transfer_influence.influence.regression._prior_part': ( '50_influence/regression.html#_prior_part',
