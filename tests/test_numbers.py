@@ -1,5 +1,6 @@
 "Numbers that leave the package: tables as files and frames, and notes that NumPy would make on small runs."
 import csv
+import re
 import sys
 from time import process_time
 
@@ -56,3 +57,33 @@ def test_many_rows_in_time(tmp_path):
     r = class_influence(from_arrays(rng.random((100, 200)) < .5, rng.normal(size=(100, 1000))))
     start = process_time(); r.save_csv(tmp_path/'t.csv'); r.to_dataframe(); table_rows(r)
     assert process_time() - start < 6
+
+
+def loss_fleet(output='loss', m=60, n=12, seed=0):
+    "Twelve images of three classes; one source class raises the output."
+    rng = np.random.default_rng(seed)
+    masks = rng.random((m, len(NAMES))) < .5
+    y = rng.normal(size=(m, n)) + 4*masks[:, :1] - 4*masks[:, 1:2]
+    return from_arrays(masks, {output: y}, NAMES, np.arange(n) % 3)
+
+VERDICTS = r'\b(helps?|helped|helpful|hurts?|harm|harmful|worse)\b'
+
+@pytest.mark.parametrize('output', ['loss', 'output', 'margin'])
+def test_no_verdict_on_an_unknown_output(output):
+    "More of a loss is no help: what is shown of it says raise and lower."
+    import matplotlib.pyplot as plt
+    from transfer_influence.analysis.explore import project_labels
+    from transfer_influence.influence.result import describe, extremes
+    from transfer_influence.show.class_table import class_table
+    from transfer_influence.show.grids import plot_projection
+    from transfer_influence.show.plot import plot_heatmap, plot_ranking
+    from transfer_influence.show.sections import leave_out
+    r = class_influence(loss_fleet(output)); mean, by_class = r.mean(), r.by_target_class()
+    figures = [plot_ranking(mean).figure, plot_heatmap(by_class).figure,
+               plot_projection(project_labels(r, 'ant', 3), np.zeros((12, 8, 8), np.uint8))]
+    texts = [t.get_text() for f in figures for t in f.findobj(plt.Text)]
+    texts += [describe(mean), str(extremes(mean)), class_table(mean, by_class), leave_out(mean)[1]]
+    plt.close('all')
+    found = re.findall(VERDICTS, ' '.join(texts))
+    assert bool(found) == (output == 'margin'), found
+    assert bool(leave_out(mean)[0]) == (output == 'margin')

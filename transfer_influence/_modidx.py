@@ -2028,6 +2028,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'transfer_influence/show/plot.py'),
                                               'transfer_influence.show.plot._thumbnail': ( '70_show/plot.html#_thumbnail',
                                                                                            'transfer_influence/show/plot.py'),
+                                              'transfer_influence.show.plot.moves': ( '70_show/plot.html#moves',
+                                                                                      'transfer_influence/show/plot.py'),
                                               'transfer_influence.show.plot.plain': ( '70_show/plot.html#plain',
                                                                                       'transfer_influence/show/plot.py'),
                                               'transfer_influence.show.plot.plot_budget': ( '70_show/plot.html#plot_budget',

@@ -184,7 +184,7 @@ def find_misleading(run, target:str=None, output:str=None,
     found = q_values(two[:, None])[:, 0]
     about = (f'misleading_score: one-sided p of a negative influence on the {e.predictions.output(output)[0]} of '
              f'{e.predictions.target}, '
-             f'{e.predictions.n_models} models; low: models that saw the image do worse. Flagged: q < {q} '
+             f'{e.predictions.n_models} models; low: the image surely lowers it. Flagged: q < {q} '
              f'(Benjamini-Hochberg over two-sided p)')
     return _table(e, 'misleading', np.argsort(np.nan_to_num(below, nan=2), kind='stable'), about,
                   is_misleading_issue=(found < q) & (effect.values[:, 0] < 0), misleading_score=below,
