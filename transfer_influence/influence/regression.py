@@ -26,7 +26,7 @@ def size_coefficient(masks,   # (m, K) bool
                                          "design='varied' or 'bernoulli'")
     y = outputs - outputs.mean(0); coefficient = d @ y/(d @ d)
     rest = y - d[:, None]*coefficient
-    return coefficient, np.sqrt((rest**2).sum(0)/(len(d) - 2)/(d @ d))
+    return coefficient, np.sqrt((rest**2).sum(0)/(len(d) - 2 or np.nan)/(d @ d)) # two models leave nothing to tell it
 
 def _covariates(z):
     "(m, q) what is fitted without a prior: the mean and, where sizes differ at all, the size."

@@ -127,7 +127,7 @@ def plot(self:InfluenceResult, **kwargs):
 def _by_coins(masks):
     "Do sizes vary as much as if a coin were tossed for each class? Then a plain difference compares with leaving out."
     p, (m, K) = masks.mean(), masks.shape
-    return abs(masks.sum(1).var()/(K*p*(1 - p)) - 1) < max(.1, 3*(2/m)**.5)
+    return 0 < p < 1 and abs(masks.sum(1).var()/(K*p*(1 - p)) - 1) < max(.1, 3*(2/m)**.5)
 
 def _fitted(p, y, method, missing, zero, options):
     "An estimate, and what its zero means."

@@ -87,7 +87,7 @@ def plot_heatmap(table:InfluenceResult, # with a column for each target class
     "Influence of every source class on every target class. Returns the `Axes`."
     order = np.argsort(np.nan_to_num(table.values).argmax(1), kind='stable') if order is None else order
     ax = ax or plt.subplots(figsize=(1.2 + .36*len(table.columns), 1 + .19*len(order)))[1]
-    v, top = table.values[order], np.nanmax(abs(table.values))
+    v, top = table.values[order], np.nanmax(abs(table.values), initial=0) or 1.
     image = ax.imshow(v, cmap=DIVERGING, vmin=-top, vmax=top, aspect='auto')
     ax.scatter(*np.argwhere(table.qvalues[order] < q).T[::-1], s=5, color='k')
     ax.set_yticks(range(len(order)), [plain(table.class_names[i]) for i in order], fontsize=8)
