@@ -5,17 +5,20 @@
 Every step can be stopped and given again: fleets and curves continue, the arrays are written anew. Steps:
 fleet (alpha .1), half (alpha .5, the paper's), twentieth and quarter (pilots), small and tiny (nets with little room,
 trained longer), groups (WordNet superclasses as units), curves, curves_small, curves_tiny (removal in the order of the
-fleet), examples (a fleet on single images), leaks (what it finds, beside a plain search), export.
+fleet), examples (a fleet on single images), leaks (what it finds, beside a plain search), copies (of test images, changed
+in many ways and put into the source: how many are found, and what is flagged beside them), export.
 """
 import argparse
+import io
 import json
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from transfer_influence.basics.recipe import load_recipe
+from transfer_influence.basics.recipe import from_dict, load_recipe
 from transfer_influence.images.sources import place_recipe
 from transfer_influence.records.predictions import Predictions, save_predictions
 from transfer_influence.records.store import committed, open_run
@@ -24,9 +27,10 @@ from transfer_influence.fleet.fleet import Fleet
 from transfer_influence.influence.result import class_influence
 from transfer_influence.analysis.removal import removal_curve, usual_orders
 from transfer_influence.analysis.explore import project_labels, source_images, target_images
+from transfer_influence.analysis import look_alikes
 from transfer_influence.analysis.look_alikes import nearest_pairs, similar_images
 from transfer_influence.analysis.finders import (
-    find_leakage, find_misleading, find_mislabeled, read_examples, train_examples)
+    ALIKE, find_leakage, find_misleading, find_mislabeled, read_examples, train_examples)
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'
 # alpha, models, pairs of models that share a subset
@@ -119,6 +123,39 @@ def thumbnails(tables, rows=6) -> tuple: # numbers of source images, of target i
     return np.unique([r['example'] for r in first]), np.unique([r['target_image'] for r in pairs])
 
 
+# copies of test images, changed and planted
+
+def changes(rng) -> dict:
+    "What is done to a copy."
+    def sized(x, n, how=Image.Resampling.BICUBIC): return np.asarray(Image.fromarray(x).resize((n, n), how))
+    def jpeg(x, quality):
+        data = io.BytesIO(); Image.fromarray(x).save(data, 'JPEG', quality=quality); return np.asarray(Image.open(data))
+    def lit(x): return np.clip((x - x.mean())*rng.uniform(.7, 1.3) + x.mean() + rng.uniform(-25, 25), 0, 255).astype('u1')
+    def cut(x): i, j = rng.integers(0, 4, 2); return sized(x[i:i + 29, j:j + 29], 32)
+    def moved(x): return look_alikes.shifted(x[None], [(a, b) for a in (-2, 0, 1) for b in (-1, 2)][rng.integers(6)])[0]
+    return dict(exact=lambda x: x, lit=lit, cut=cut, mirrored=lambda x: x[:, ::-1], jpeg50=lambda x: jpeg(x, 50),
+                jpeg30=lambda x: jpeg(x, 30), moved=moved, blurred=lambda x: sized(sized(x, 16, Image.Resampling.BOX), 32))
+
+
+def copies(run, each=200):
+    "Copies of test images among the source's: how many are flagged with their originals, and what else is."
+    rng, source, target = np.random.default_rng(0), source_images(run), target_images(run, 'cifar10')
+    how = changes(rng); of = rng.permutation(len(target))[:each*len(how)].reshape(len(how), each)
+    planted = np.stack([f(target[i]) for f, row in zip(how.values(), of) for i in row])
+    rest = target_images(run, 'cifar10', evaluated=False)[:5000]
+    images, moved = np.concatenate([source.images, planted]), look_alikes.views(target)
+    f = look_alikes._net_features(run, from_dict(open_run(run).get('fleet.json')['recipe']), [images, rest, *moved])
+    s = look_alikes.similarity(look_alikes.Features((f[0], images), (f[2:], moved), (f[1], rest)))
+    flag, n = s.score > max(s.usual, ALIKE), len(source.images)
+    found = (flag[n:] & (s.column[n:] == of.ravel())).reshape(of.shape).mean(1)
+    first = plain_search(s.score[:n], s.column[:n], source, read_predictions(open_run(run), 'cifar10'))
+    about = dict(images=n, evaluated=len(target), each=each, usual=s.usual, flagged=int(flag[:n].sum()))
+    (RESULTS/'cifar10_copies.json').write_text(json.dumps(dict(
+        about=about, found=dict(zip(how, found.tolist())), pairs=first), indent=1))
+    i, j = ([r[k] for r in first[:6]] for k in ('example', 'target_image'))
+    np.savez_compressed(RESULTS/'cifar10_copies.npz', source=source.images[i], target=target[j])
+
+
 # what is kept
 
 def facts(run) -> dict:
@@ -184,7 +221,7 @@ def main():
     a = argparse.ArgumentParser(); a.add_argument('runs', type=Path)
     for o in ('source', 'target', 'test'): a.add_argument(f'--{o}-path', dest=o, default='')
     a.add_argument('--steps', default='fleet,half,twentieth,quarter,small,tiny,groups,curves,curves_small,curves_tiny,'
-                                      'examples,leaks,export')
+                                      'examples,leaks,copies,export')
     a.add_argument('--workers', type=int)
     a.add_argument('--replicates', type=int, default=10)
     o = a.parse_args(); places = dict(source=o.source, target=o.target, test=o.test)
@@ -196,6 +233,7 @@ def main():
         if step == 'curves_tiny': curve_fresh(o.runs/'tiny', o.runs/'fleet', 120, o.workers, SEEN + FRESH)
         if step == 'examples': train_examples(o.runs/'fleet', 100, .25, workers=o.workers)
         if step == 'leaks': leaks(o.runs/'fleet')
+        if step == 'copies': copies(o.runs/'fleet')
         if step == 'export':
             for s in (*FLEETS, 'groups'):
                 if (o.runs/s/'fleet.json').is_file(): export_fleet(s, o.runs)

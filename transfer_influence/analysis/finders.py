@@ -184,7 +184,7 @@ def find_misleading(run, target:str=None, output:str=None,
     found = q_values(two[:, None])[:, 0]
     about = (f'misleading_score: one-sided p of a negative influence on the {e.predictions.output(output)[0]} of '
              f'{e.predictions.target}, '
-             f'{e.predictions.n_models} models; low: models that saw the image do worse. Flagged: q < {q} '
+             f'{e.predictions.n_models} models; low: the image surely lowers it. Flagged: q < {q} '
              f'(Benjamini-Hochberg over two-sided p)')
     return _table(e, 'misleading', np.argsort(np.nan_to_num(below, nan=2), kind='stable'), about,
                   is_misleading_issue=(found < q) & (effect.values[:, 0] < 0), misleading_score=below,
@@ -198,16 +198,16 @@ def pair_effects(e:Examples, examples, columns, output:str=None) -> Estimate: # 
     return Estimate(*(np.concatenate([getattr(f, a) for f in found]) for a in ('values', 'stderr', 'dof')))
 
 # %% ../../nbs/60_analysis/06_finders.ipynb #9d7edb47
-ALIKE = .8 # a pair that is less alike is never flagged
+ALIKE = .65 # a pair whose fine structure is less alike is never flagged
 
 # %% ../../nbs/60_analysis/06_finders.ipynb #25cb2906
 def find_leakage(run, target:str=None, output:str=None,
                  k:int=100,        # how many pairs to look at, the most alike first
                  alike:Similarity=None, # where it is known already
                 ) -> Issues:
-    """Source images that look like an evaluation image, with their influence on it. Flagged where the pair is more
-    alike than 199 of 200 pairs of different images of the target, and at least `ALIKE`. Raises `InputError` where there
-    is no example-level run."""
+    """Source images that look like an evaluation image, with their influence on it. Flagged where their fine structure
+    is more alike than that of nearly all different images of the target, and at least `ALIKE`. Raises `InputError`
+    where there is no example-level run."""
     e = run if isinstance(run, Examples) else read_examples(run, target)
     s = alike or similar_images(e.store.root, e.predictions.target)
     flag = s.score > max(s.usual, ALIKE)
@@ -216,9 +216,8 @@ def find_leakage(run, target:str=None, output:str=None,
     two = p_values(effect)[:, 0]
     shown = dict(influence=effect.values[:, 0], stderr=effect.stderr[:, 0], q=q_values(two[:, None])[:, 0])
     at = np.full(len(e.labels), 0); at[order] = np.arange(len(order))
-    about = (f'leakage_score: 1 - the smaller of the two similarities; low: a copy of the target image. Flagged: '
-             f'more alike than '
-             f'{max(s.usual, ALIKE):.3f}. Influence on that '
+    about = (f'leakage_score: 1 - agreement of the fine structure; low: a copy of the target image. Flagged: '
+             f'below {1 - max(s.usual, ALIKE):.3f}. Influence on that '
              f"image's {e.predictions.output(output)[0]}, {e.predictions.n_models} models: positive confirms")
     target_class = np.array(e.predictions.target_class_names)[e.predictions.labels[s.column]]
     return _table(e, 'leakage', order, about, is_leakage_issue=flag,

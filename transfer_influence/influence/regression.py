@@ -29,7 +29,7 @@ def size_coefficient(masks,   # (m, K) bool
                                          "design='varied' or 'bernoulli'")
     y = outputs - np.mean(outputs, 0, dtype=np.float64); coefficient = d @ y/(d @ d)
     rest = y - d[:, None]*coefficient
-    return coefficient, np.sqrt((rest**2).sum(0)/(len(d) - 2)/(d @ d))
+    return coefficient, np.sqrt((rest**2).sum(0)/(len(d) - 2 or np.nan)/(d @ d)) # two models leave nothing to tell it
 
 def _covariates(z):
     "(m, q) what is fitted without a prior: the mean and, where sizes differ at all, the size."
@@ -155,42 +155,43 @@ def _checked(masks, outputs):
 def ridge(masks,   # (m, K) bool
           outputs, # (m, n)
           choose:str='reml', # how the penalty is found: reml, or loo for the smallest leave-one-out error
-          prior=None,        # (K,) or (K, n): a guess of the influences, on any scale; dropped if it does not help
+          prior=None,        # (K,) or (K, n): a guess of the influences, on any scale; it weighs what the data allow
          ) -> Estimate:      # errors are posterior deviations
     """Ridge regression with an empirical-Bayes penalty, one for all targets (Robinson 1991, on best linear unbiased
     prediction; Patterson and Thompson 1971, on REML). Influence (K, n) is in units of the output, relative to the
     average class. Raises `InputError` for equal masks, a prior that does not fit, another `choose`."""
     z, y = _checked(masks, outputs)
     need(choose in ('reml', 'loo'), f"choose must be 'reml' or 'loo', not {choose!r}")
-    x = z - z.mean(0)
-    sp = spectrum(x, y, _covariates(z))
-    worth = _columns_worth(y)
+    x, factor = z - z.mean(0), _factor(z)
+    sp, worth = spectrum(x, y, _covariates(z)), _columns_worth(y)
     added, about = _prior_part(sp, pooled_lambda(sp), prior, y.shape[1])
-    if added is not None: sp, y = replace(sp, c=sp.c - sp.s[:, None]*(sp.v.T @ added)), y - x @ added
+    if prior is not None: sp, y = replace(sp, c=sp.c - sp.s[:, None]*(sp.v.T @ added)), y - x @ added
     lams = _lambdas(sp, worth) if choose == 'reml' else (np.array([loo_lambda(sp, x, y)]), np.ones(1))
-    factor = _factor(z)
     values, stderr = _averaged(sp, *lams, factor)
-    if added is not None: values = values + factor*added
-    return Estimate(values, stderr, np.full_like(values, np.inf), _about(sp, x) | about)
+    return Estimate(values + factor*added, stderr, np.full_like(values, np.inf), _about(sp, x) | about)
 
 # %% ../../nbs/50_influence/01_regression.ipynb #afa88c2a
+def _pooled_weight(a, c) -> tuple: # b, its standard error
+    "The b of c = b a, both (directions, outputs) and of unit noise; outputs of a direction may share their noise."
+    square = (a**2).sum()
+    if not square: return 0., np.inf
+    b = (a*c).sum()/square
+    shared = np.linalg.norm((c - b*a) @ a.T)/np.sqrt(max(len(a) - 1, 1))
+    return b, max(shared, np.sqrt(square))/square
+
 def _prior_part(sp, lam, prior, n):
     "The prior mean of the effects (K, n) that the data support, and what was found about it."
-    if prior is None: return None, {}
+    if prior is None: return 0., {}
     try: s = np.asarray(prior, np.float64)
     except (ValueError, TypeError): s = np.zeros(0)
     s = s[:, None] if s.ndim == 1 else s
     need(s.ndim == 2 and len(s) == len(sp.v) and s.shape[1] in (1, n) and np.isfinite(s).all(),
          f'prior must be {len(sp.v)} finite numbers, or a column for each of the {n} targets, not {s.shape}')
-    s = s - s.mean(0)
-    a, weight = sp.s[:, None]*(sp.v.T @ s), 1/(1 + sp.s**2/lam)
-    information = np.maximum(weight @ a**2, 1e-300)
-    b, variance = (weight @ (a*sp.c))/information, _scale(sp, lam)/sp.n_free/information
-    if not sp.varied.any(): return np.zeros((len(s), n)), dict(prior_kept=False)
-    b, variance = b[sp.varied], np.maximum(variance[sp.varied], 1e-300)
-    b, error = np.average(b, weights=1/variance), np.sqrt(variance.mean()) # not smaller for more columns: shared models
-    kept = abs(b) >= 2*error
-    return s*b*kept + np.zeros((1, n)), dict(prior_weight=float(b), prior_error=float(error), prior_kept=bool(kept))
+    s = (s - s.mean(0))*(np.ptp(s, 0) > 1e-12*abs(s).max(0)) + np.zeros((1, n)) # equal numbers say nothing
+    white, noise = 1/np.sqrt(1 + sp.s**2/lam)[:, None], np.sqrt(_scale(sp, lam)/sp.n_free)[sp.varied]
+    b, error = _pooled_weight(*(white*x[:, sp.varied]/noise for x in (sp.s[:, None]*(sp.v.T @ s), sp.c)))
+    share = max(0., float(1 - (2*error/b)**2)) if b else 0.
+    return s*b*share, dict(prior_weight=float(b), prior_error=float(error), prior_share=share, prior_kept=share > 0)
 
 # %% ../../nbs/50_influence/01_regression.ipynb #50a4bb4c
 def loo_lambda(sp:Spectrum, x, y) -> float:

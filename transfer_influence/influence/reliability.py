@@ -97,7 +97,8 @@ def _around(reliability, p, level=.9):
 # %% ../../nbs/50_influence/05_reliability.ipynb #20eef065
 def correlation(a:np.ndarray, b:np.ndarray) -> float:
     "Correlation of two tables, centred column by column, over the entries that both have; 0 where one is constant."
-    a, b = (x - np.nanmean(x, 0) for x in (np.asarray(a), np.asarray(b))) # a column's level is no agreement on classes
+    def centred(x): return x - np.nansum(x, 0)/np.maximum((~np.isnan(x)).sum(0), 1) # its level is no agreement
+    a, b = centred(np.asarray(a)), centred(np.asarray(b))
     ok = ~(np.isnan(a) | np.isnan(b)); a, b = a[ok], b[ok]
     return float(np.corrcoef(a, b)[0, 1]) if len(a) > 1 and a.std() > 0 and b.std() > 0 else 0.
 

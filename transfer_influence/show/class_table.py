@@ -14,6 +14,7 @@ import numpy as np
 # %% ../../nbs/70_show/02_class_table.ipynb #9f32773f
 from ..influence.difference import interval
 from ..influence.result import InfluenceResult, kind_of_q, table_rows
+from .plot import moves
 
 # %% ../../nbs/70_show/02_class_table.ipynb #5323e71d
 MOST = 40_000 # pairs of a source and a target class that a page holds
@@ -68,17 +69,18 @@ def _heads(mean, titles):
     q = 'q-value' if kind_of_q(mean) == 'q' else 'sign error'
     named = [('', 'name')] if titles else []
     heads = [('', '#'), ('', 'class'), *named, ('v', f'influence on the {mean.output}'), ('e', '± standard error'),
-             ('i', '95 % interval'), ('q', q), ('', 'helps most'), ('', 'hurts most')]
+             ('i', '95 % interval'), ('q', q), *(('', f'{verb} most') for verb in moves(mean.output))]
     return ''.join(f'<th scope="col" aria-sort="none" data-key="{k}"><button type="button">{escape(h)}</button></th>'
                    for k, h in heads)
 
 def controls(columns:list, # names of target classes, 'all' first
-             target:str) -> str:
+             target:str, output:str='margin', # what the numbers are of
+            ) -> str:
     "Tabs, search and filter of a class table."
     tabs = ''.join(f'<button type="button" role="tab" aria-selected="{str(not i).lower()}" tabindex="{-bool(i)}">'
                    f'{escape(c)}</button>' for i, c in enumerate(columns))
     tabs = f'<div role="tablist" aria-label="classes of {escape(target)}">{tabs}</div>' if len(columns) > 1 else ''
-    kinds = [('', 'all'), ('+', 'sure to help'), ('-', 'sure to hurt'), ('0', 'not sure')]
+    kinds = [('', 'all'), *((sign, f'surely {verb}') for sign, verb in zip('+-', moves(output))), ('0', 'not sure')]
     options = ''.join(f'<option value="{v}">{t}</option>' for v, t in kinds)
     return (f'<div class="controls" hidden>{tabs}<label>Search <input type="search" placeholder="name of a class">'
             f'</label> <label>Show <select>{options}</select></label> <span class="count" role="status"></span></div>')
@@ -94,6 +96,7 @@ def class_table(mean:InfluenceResult,     # one column: over the whole target
     body = ''.join(_rows(mean, titles, best_target_classes(by_class)))
     data = json.dumps(numbers, separators=(',', ':'), ensure_ascii=True).replace('<', '\\u003c')
     label = f'influence of the source classes on {mean.target}'
-    return (f'<div class="classes">{controls(numbers["columns"], mean.target)}<div class="scroll" tabindex="0" '
-            f'role="region" aria-label="{escape(label)}"><table><thead><tr>{_heads(mean, titles)}</tr></thead>'
+    return (f'<div class="classes">{controls(numbers["columns"], mean.target, mean.output)}'
+            f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table><thead><tr>'
+            f'{_heads(mean, titles)}</tr></thead>'
             f'<tbody>{body}</tbody></table></div><script type="application/json">{data}</script></div>')

@@ -38,7 +38,7 @@ def class_panel(influence:InfluenceResult, # a column for each target image
     p = project_labels(influence, name, max(min(k, there), 1), within or None)
     if images is not None:
         fig = plot_projection(p, images, [names[c] for c in labels])
-        return picture(fig, f'target images that {name} helps and hurts most')
+        return picture(fig, f'target images that {name} moves most, up and down')
     rows = [dict(image=int(j), target_class=names[labels[j]], influence=float(p.value(j)), stderr=float(p.stderr(j)))
             for j in (*p.most, *p.least)]
     return small_table(rows)

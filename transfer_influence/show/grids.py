@@ -16,7 +16,7 @@ import numpy as np
 # %% ../../nbs/70_show/01_grids.ipynb #74eb963e
 from ..images.image_set import as_picture
 from ..analysis.explore import number
-from .plot import HELPS, HURTS, NEUTRAL, plain
+from .plot import HELPS, HURTS, NEUTRAL, moves, plain
 
 # %% ../../nbs/70_show/01_grids.ipynb #6cdfd33e
 def _show(ax, image, text='', colour='k'):
@@ -58,8 +58,8 @@ def plot_projection(p,            # a `Projection`
             v, e = p.value(j), p.stderr(j)
             _show(ax, images[j], number(v, e), _colour(v, p.sure(j)))
             if labels is not None: ax.set_title(plain(labels[j]), fontsize=8, pad=2)
-    for ax, text, c in zip(axes[:, 0], ('helped most', 'hurt most'), (HELPS, HURTS)): ax.set_ylabel(text, color=c,
-                                                                                                    fontsize=9)
+    for ax, verb, c in zip(axes[:, 0], moves(p.influence.output), (HELPS, HURTS)):
+        ax.set_ylabel(f'{verb} most', color=c, fontsize=9)
     where = f' of class {p.within}' if p.within else ''
     fig.suptitle(plain(f"'{p.source_class}' on images of {p.influence.target}{where}: influence on the "
                        f"{p.influence.output} ± standard "

@@ -84,8 +84,9 @@ def write_influence(run,             # a run folder
             store.put_bytes(path, data.getvalue())
 
 # %% ../../nbs/70_show/04_report.ipynb #5a54f153
-ZERO = dict(average='All models see equally many classes, so zero is the average class: a negative class is worse than '
-                    'average, not necessarily harmful.', absent='Zero is a class that changes nothing.', drawn='')
+ZERO = dict(average='All models see equally many classes, so zero is the average class: a negative class stands below '
+                    'it, and may add to the source all the same.',
+            absent='Zero is a class that changes nothing.', drawn='')
 
 # %% ../../nbs/70_show/04_report.ipynb #8695b45e
 def _sentence(rows, verb, m):
@@ -128,7 +129,7 @@ def class_pictures(source:ImageSet) -> dict: # {class name: picture}
     return found
 
 # %% ../../nbs/70_show/04_report.ipynb #b7f13a4c
-TEXTS = {'Which source classes help, which hurt':
+TEXTS = {'Which source classes move the target most':
              'The most positive and most negative classes, averaged over all images of the target, '
              'with 95 % intervals over models.',
          'Source class by target class':

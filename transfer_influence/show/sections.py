@@ -24,7 +24,7 @@ from ..analysis.failures import find_failures, load_failures
 from transfer_influence.analysis.finders import (
     Issues, examples_root, find_leakage, find_mislabeled, find_misleading, moved_images,
     read_examples)
-from .plot import plot_budget, plot_curve
+from .plot import BETTER_HIGH, plot_budget, plot_curve
 from .grids import picture, plot_failures, plot_issues, plot_projection
 
 # %% ../../nbs/70_show/03_sections.ipynb #b0158c12
@@ -90,6 +90,8 @@ def leave_out(mean:InfluenceResult, curve:Curve=None) -> tuple: # class names, a
         k = best_k(curve).k; names = curve.orders['most negative'][:k]
         return names, ('What the removal curve found best: see there for the gain and how sure it is.' if k else
                        'The removal curve found nothing to gain by leaving classes out.')
+    if mean.output not in BETTER_HIGH:
+        return (), f'Whether more of the output {mean.output} is better is not known: no class is proposed.'
     rows = [r for r in mean.bottom(len(mean.class_names)) if r.influence < 0 and r.q < .1]
     if not rows: return (), f'No class is sure to lower the {mean.output}: nothing to leave out.'
     return tuple(r.name for r in rows), (
@@ -113,9 +115,8 @@ def projection_section(influence:InfluenceResult, images, k:int=8) -> str:
     names = m.top(1)[0].name, m.bottom(1)[0].name
     figs = [picture(plot_projection(project_labels(influence, n, k), images, labels), f'images of {p.target} that '
                     f'{n} moves most') for n in names]
-    text = ("The target images that the most positive class and the most negative class help and hurt most. "
-            "Positive: models that "
-            'saw the class do better on the image.')
+    text = ('The target images that the most positive class and the most negative class move most, up and down. '
+            f"Positive: models that saw the class have a higher {influence.output} on the image.")
     return section('What they do to single images', text, ''.join(figs))
 
 # %% ../../nbs/70_show/03_sections.ipynb #1d41e1e9
