@@ -18,7 +18,7 @@ from fastcore.basics import patch
 # %% ../../nbs/50_influence/03_result.ipynb #5b27285e
 from ..basics.errors import InputError, nearest, need
 from ..basics.named_axes import in_order
-from ..basics.display import Shown, save_rows
+from ..basics.display import Shown, long_columns, save_long
 from ..design.masks import sizes_vary
 from ..records.predictions import Predictions
 from .difference import Estimate, interval, p_values, q_values, sign_q_values
@@ -113,7 +113,7 @@ def bottom(self:InfluenceResult, k:int=10, column=0):
 def to_dataframe(self:InfluenceResult):
     "A row for each class and column, as a pandas frame indexed by source class; `.loc['frog']` are those of a class."
     import pandas as pd
-    return pd.DataFrame(table_rows(self)).set_index('source_class')
+    return pd.DataFrame(long_columns(*_long(self))).set_index('source_class')
 @patch
 def save(self:InfluenceResult, path):
     "Write an influence file (.npz), which `load_influence` reads."
@@ -128,7 +128,7 @@ def plot(self:InfluenceResult, **kwargs):
 def _by_coins(masks):
     "Do sizes vary as much as if a coin were tossed for each class? Then a plain difference compares with leaving out."
     p, (m, K) = masks.mean(), masks.shape
-    return abs(masks.sum(1).var()/(K*p*(1 - p)) - 1) < max(.1, 3*(2/m)**.5)
+    return 0 < p < 1 and abs(masks.sum(1).var()/(K*p*(1 - p)) - 1) < max(.1, 3*(2/m)**.5)
 
 def _fitted(p, y, method, missing, zero, options):
     "An estimate, and what its zero means."
@@ -217,8 +217,8 @@ def kind_of_q(result) -> str:
 def _q_or_nan(result): return np.asarray(result.qvalues) if result.has_errors else np.full(result.values.shape, np.nan)
 
 def _tests(result): # {'p': p-values, 'q': q-values}, or {'s': shares of wrong signs}
-    kind, q = kind_of_q(result), _q_or_nan(result)
-    return {kind: q} if kind == 's' or not result.has_errors else dict(p=np.asarray(result.pvalues), q=q)
+    if kind_of_q(result) == 's' or not result.has_errors: return {kind_of_q(result): _q_or_nan(result)}
+    p = p_values(result._estimate); return dict(p=p, q=q_values(p))
 
 def ranked(result:InfluenceResult,
            column=0, # number or name of a column
@@ -251,8 +251,8 @@ def about_sign(result:InfluenceResult) -> str:
 
 def extremes(result:InfluenceResult, k:int=5) -> list: # of dicts
     "The `k` most positive and `k` most negative classes of the first column, with errors."
-    rows = ranked(result); rows = rows if len(rows) <= 2*k else rows[:k] + rows[-k:]
-    number = {c: i for i, c in enumerate(result.class_names)}
+    rows, number = ranked(result), {c: i for i, c in enumerate(result.class_names)}
+    rows = rows if len(rows) <= 2*k else rows[:k] + rows[-k:]
     return [{'#': number[r.name], 'source_class': r.name, 'influence': f'{r.influence:+.3g}', 'stderr': r.stderr,
              r.kind: r.q} for r in rows]
 
@@ -266,19 +266,20 @@ def describe(result:InfluenceResult) -> str:
     return f'{head}\n most positive{first}: {top}\n most negative{first}: {bottom}\n{sign}'
 
 # %% ../../nbs/50_influence/03_result.ipynb #63d5806a
+def _long(result): # the names of classes and columns, and what a row tells of both, each (K, n)
+    low, high = interval(result._estimate); models = np.broadcast_to(result.n_models, result.values.shape)
+    return dict(source_class=result.class_names, target=result.columns), dict(
+        influence=result.values, stderr=result.stderr, low=low, high=high, models=models) | _tests(result)
+
 def table_rows(result:InfluenceResult) -> list: # of dicts
     "A row for each class and column: class, column, influence, standard error, 95 % interval, models, p and q."
-    (lo, hi), tests = interval(result._estimate), _tests(result)
-    def row(k, j):
-        return dict(source_class=result.class_names[k], target=result.columns[j], influence=float(result.values[k, j]),
-                    stderr=float(result.stderr[k, j]), low=float(lo[k, j]), high=float(hi[k, j]),
-                    models=result.n_models) | {t: float(x[k, j]) for t, x in tests.items()}
-    return [row(k, j) for j in range(len(result.columns)) for k in np.argsort(-result.values[:, j], kind='stable')]
+    columns = {head: c.tolist() for head, c in long_columns(*_long(result)).items()}
+    return [dict(zip(columns, row)) for row in zip(*columns.values())]
 
 @patch
 def save_csv(self:InfluenceResult, path) -> None:
     "Write the rows of `to_dataframe` as a CSV file in UTF-8."
-    save_rows(table_rows(self), path)
+    save_long(*_long(self), path)
 
 # %% ../../nbs/50_influence/03_result.ipynb #5b26ca52
 def save_influence(result:InfluenceResult,
