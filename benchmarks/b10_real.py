@@ -7,7 +7,7 @@ import os
 
 from transfer_influence.records.store import open_run
 from transfer_influence.records.read_run import read_predictions
-from transfer_influence.influence.regression import METHODS
+from transfer_influence.influence.methods import METHODS
 from transfer_influence.influence.reliability import class_outputs
 
 TITLE = 'real data: methods on the demo, held against models of their own'

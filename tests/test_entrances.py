@@ -14,7 +14,8 @@ import xarray as xr
 from hypothesis import given, settings, strategies as st
 
 import transfer_influence as ti
-from transfer_influence.influence.regression import InfluenceRegressor, estimate, ridge
+from transfer_influence.influence.methods import InfluenceRegressor, estimate
+from transfer_influence.influence.regression import ridge
 from transfer_influence.records.importers import read_arrays_folder
 
 EXAMPLES = int(os.environ.get('TI_EXAMPLES', 50))  # a long run takes 2,000
