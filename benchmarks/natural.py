@@ -103,10 +103,11 @@ def plain_search(score, column, source, p, rows=60) -> list: # of dicts, the mos
 
 
 def leaks(run):
-    "Tables of `find_leakage`, of a search in pixels and one in features, and of the other finders; few thumbnails."
+    "Pairs that are alike in features and pixels, in pixels, in features; tables of the other finders; few thumbnails."
     e, source, target = read_examples(run), source_images(run), target_images(run, 'cifar10')
     alike = similar_images(e.store.root, 'cifar10'); column, cosine = nearest_pairs(source.images, [target])
-    tables = dict(find_leakage=find_leakage(e, alike=alike).rows[:60],
+    both = replace(alike, score=np.minimum(alike.features, alike.pixels))
+    tables = dict(features_and_pixels=find_leakage(e, alike=both).rows[:60],
                   pixels=plain_search(cosine, column, source, e.predictions),
                   features=plain_search(alike.features, alike.column, source, e.predictions),
                   mislabeled=find_mislabeled(e).rows[:20], misleading=find_misleading(e).rows[:20])

@@ -87,3 +87,35 @@ def test_no_verdict_on_an_unknown_output(output):
     found = re.findall(VERDICTS, ' '.join(texts))
     assert bool(found) == (output == 'margin'), found
     assert bool(leave_out(mean)[0]) == (output == 'margin')
+
+
+@pytest.mark.filterwarnings('error::RuntimeWarning')
+@pytest.mark.parametrize('how', ['plain', 'constant column', 'one class in all models', 'two classes seen once', 'sizes vary'])
+@pytest.mark.parametrize('m', [2, 3, 6, 8])
+def test_no_note_of_numpy_on_tiny_runs(m, how, tmp_path):
+    "What cannot be estimated is NaN, or one plain error; NumPy says nothing of empty slices or divisions."
+    import matplotlib.pyplot as plt
+    from transfer_influence.basics.errors import InputError
+    from transfer_influence.influence.planning import plan_models
+    from transfer_influence.influence.reliability import split_half
+    from transfer_influence.show.class_table import class_table
+    from transfer_influence.show.plot import plot_heatmap
+    def tried(f, *args, **kw):
+        try: return f(*args, **kw)
+        except InputError as e: assert '\n' not in str(e)
+    rng = np.random.default_rng(m); masks = np.stack([rng.permutation(4) < 2 for _ in range(m)])
+    y = rng.normal(size=(m, 3))
+    if how == 'constant column': y[:, 0] = 1
+    if how == 'one class in all models': masks[:, 0] = True
+    if how == 'two classes seen once': masks[:] = False; masks[0, :2] = True; masks[:m//2, 3] = True
+    if how == 'sizes vary': masks = rng.random((m, 4)) < .5
+    p = tried(from_arrays, masks, y, labels=[0, 0, 1], target_class_names=('a', 'b', 'empty'))
+    if p is None: return
+    for f in (split_half, plan_models): tried(f, p)
+    for method in ('dim', 'dim_shrunk', 'ridge', 'mixed'):
+        r = tried(class_influence, p, method=method, missing='mask')
+        if r is None: continue
+        mean, by_class = r.mean(), r.by_target_class()
+        repr(mean), mean._repr_html_(), r.top(), tried(lambda: r.qvalues), tried(r.ci), r.to_dataframe()
+        r.save_csv(tmp_path/'t.csv'); r.save(tmp_path/'t.npz'); tried(class_table, mean, by_class); tried(plot_heatmap, by_class)
+        plt.close('all')
