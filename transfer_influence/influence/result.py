@@ -23,7 +23,7 @@ from ..design.masks import sizes_vary
 from ..records.predictions import Predictions
 from .difference import Estimate, interval, p_values, q_values, sign_q_values
 from .regression import size_coefficient
-from .methods import ABOUT_ERRORS, estimate
+from .methods import ABOUT_ERRORS, estimate, mean_told
 from .lookup import Lookup, Named, position
 
 # %% ../../nbs/50_influence/04_result.ipynb #27ac8e40
@@ -141,7 +141,7 @@ def _fitted(p, y, method, missing, zero, options):
     size = p.masks.sum(1)
     rest = y if plain or not vary else y - (size - size.mean())[:, None]*coefficient
     e = estimate(p.masks, rest, method, p.class_names, missing, **options)
-    if zero == 'absent': e = replace(e, values=e.values - np.nanmean(e.values, 0) + coefficient,
+    if zero == 'absent': e = replace(e, values=e.values - mean_told(e.values) + coefficient,
                                      stderr=np.sqrt(e.stderr**2 + error**2))
     return e, said
 
