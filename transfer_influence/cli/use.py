@@ -114,7 +114,7 @@ def explore(run, asked:dict, options:dict):
 # %% ../../nbs/80_cli/02_use.ipynb #1b5977e3
 @call_parse
 def ti_explore(run:str,               # a run folder
-               source_class:str=None, # the target images that this source class helps and hurts most
+               source_class:str=None, # the target images on which this source class does most, up and down
                within:str=None,       # a target class: only its images (with --source-class, --subpopulations)
                failures:bool=False,   # images that most models get wrong, and the classes that push them there
                confirm:bool=False,    # with --failures: train again without the first suspect of each

@@ -19,11 +19,9 @@ from fastcore.basics import patch
 from ..basics.errors import InputError, nearest, need
 from ..basics.named_axes import in_order
 from ..basics.display import Shown, long_columns, save_long
-from ..design.masks import sizes_vary
 from ..records.predictions import Predictions
 from .difference import Estimate, interval, p_values, q_values, sign_q_values
-from .regression import size_coefficient
-from .methods import ABOUT_ERRORS, estimate, mean_told
+from .methods import ABOUT_ERRORS, estimate_from_zero
 from .lookup import Lookup, Named, position
 
 # %% ../../nbs/50_influence/04_result.ipynb #27ac8e40
@@ -125,26 +123,6 @@ def plot(self:InfluenceResult, **kwargs):
     plot = import_module('transfer_influence.show.plot') # by its name, at run time: figures lie above this floor
     return plot.plot_ranking(self, **kwargs)
 
-# %% ../../nbs/50_influence/04_result.ipynb #0ee75a5d
-def _by_coins(masks):
-    "Do sizes vary as much as if a coin were tossed for each class? Then a plain difference compares with leaving out."
-    p, (m, K) = masks.mean(), masks.shape
-    return 0 < p < 1 and abs(masks.sum(1).var()/(K*p*(1 - p)) - 1) < max(.1, 3*(2/m)**.5)
-
-def _fitted(p, y, method, missing, zero, options):
-    "An estimate, and what its zero means."
-    vary, coins = sizes_vary(p.masks), _by_coins(p.masks)
-    need(zero in (None, 'average', 'absent'), f"zero must be 'average' or 'absent', not {zero!r}")
-    plain = zero is None and method == 'dim' # the paper's formula as it stands
-    said = zero or ('average' if not vary or not plain else 'absent' if coins else 'drawn')
-    coefficient, error = size_coefficient(p.masks, y) if zero == 'absent' or (vary and not plain) else (0., 0.)
-    size = p.masks.sum(1)
-    rest = y if plain or not vary else y - (size - size.mean())[:, None]*coefficient
-    e = estimate(p.masks, rest, method, p.class_names, missing, **options)
-    if zero == 'absent': e = replace(e, values=e.values - mean_told(e.values) + coefficient,
-                                     stderr=np.sqrt(e.stderr**2 + error**2))
-    return e, said
-
 # %% ../../nbs/50_influence/04_result.ipynb #1e156a0d
 def class_influence(predictions:Predictions,
                     output:str=None,     # a recorded output; empty: margin, or the only one
@@ -160,7 +138,7 @@ def class_influence(predictions:Predictions,
     name, y = predictions.output(output); names = predictions.class_names
     need(name != 'predicted', "'predicted' holds numbers of classes, whose means say nothing; use correct or margin")
     if 'prior' in options: options['prior'] = in_order(options['prior'], names, 'prior', 'the source classes')
-    e, zero_said = _fitted(predictions, y, method, missing, zero, options)
+    e, zero_said = estimate_from_zero(predictions, y, method, missing, zero, options)
     need(np.ptp(y, axis=0).any(), f"output '{name}' is the same for all models; choose another output")
     columns = tuple(f'image {j}' for j in range(y.shape[1]))
     return InfluenceResult(e.values, e.stderr, e.dof, names, columns, len(y), method, name,
@@ -179,7 +157,7 @@ def _over_columns(result, groups, names):
     options = dict(result.options); zero = options.pop('zero', None)
     if np.ndim(options.get('prior')) == 2: # a column for each image
         options['prior'] = np.stack([np.asarray(options['prior'])[:, g].mean(1) for g in groups], 1)
-    e, _ = _fitted(p, y, result.method, 'mask', zero, options)
+    e, _ = estimate_from_zero(p, y, result.method, 'mask', zero, options)
     return replace(result, values=e.values, stderr=e.stderr, dof=e.dof, columns=tuple(names), about=e.about)
 
 # %% ../../nbs/50_influence/04_result.ipynb #e7fdf94c
