@@ -52,7 +52,7 @@ def more_families(text,
     _look_up(left); left, chosen = {s for s in left if _HAVE[s]}, []
     while left:
         count = Counter(f for s in left for f in _HAVE[s])
-        chosen.append(max(count, key=lambda f: (count[f], 'Sans' in f, f)))
+        chosen.append(max(count, key=lambda f: (count[f], 'Sans' in f, 'Mono' not in f, f)))
         left -= {s for s in left if chosen[-1] in _HAVE[s]}
     return chosen
 

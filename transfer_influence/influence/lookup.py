@@ -9,7 +9,7 @@ __all__ = ['CALLED', 'position', 'Named', 'pick', 'Lookup', 'hint']
 import numpy as np
 
 # %% ../../nbs/50_influence/02_lookup.ipynb #02d9245e
-from ..basics.errors import need, nearest
+from ..basics.errors import InputError, need, nearest
 
 # %% ../../nbs/50_influence/02_lookup.ipynb #6d93f618
 def position(key,   # a name, or a whole number
@@ -31,8 +31,9 @@ def position(key,   # a name, or a whole number
 def _places(key, known, what):
     "What numpy is to be asked for."
     if isinstance(key, slice):
-        ends = (position(e, known, what) if isinstance(e, str) else e for e in (key.start, key.stop))
-        return slice(*ends, key.step)
+        start, stop = (position(e, known, what) if isinstance(e, str) else e for e in (key.start, key.stop))
+        if isinstance(key.stop, str): stop += 1 if (key.step or 1) > 0 else -1 # the end is included
+        return slice(start, None if stop == -1 and isinstance(key.stop, str) else stop, key.step)
     if not isinstance(key, (list, np.ndarray)): return position(key, known, what)
     if np.asarray(key).dtype == bool:
         need(np.shape(key) == (len(known),), f'a choice of {what}s by true and false needs {len(known)} of them')
@@ -50,9 +51,13 @@ class Named(np.ndarray):
     def __array_wrap__(self, x, context=None, return_scalar=False): return x[()] if return_scalar else np.asarray(x)
     def __reduce__(self): return type(self), (np.asarray(self), self.axes)
     def __repr__(self): return repr(np.asarray(self))
+    def __float__(self):
+        need(self.size == 1, f'{self.size} numbers are not one; take one of them by its name, or their mean')
+        return float(self.item())
     def __getitem__(self, key):
-        named = any(isinstance(k, str) for part in (key if isinstance(key, tuple) else (key,))
-                    for k in (part if isinstance(part, list) else [part]))
+        parts = key if isinstance(key, tuple) else (key,)
+        ends = ([p.start, p.stop] if isinstance(p, slice) else p if isinstance(p, list) else [p] for p in parts)
+        named = any(isinstance(k, str) for part in ends for k in part)
         return pick(np.asarray(self), self.axes, key) if named else np.asarray(self)[key]
 
 # %% ../../nbs/50_influence/02_lookup.ipynb #a70b0104
@@ -82,6 +87,19 @@ class Lookup:
     def __contains__(self, name): return name in self.class_names
     def __bool__(self): return True
     def __array__(self, dtype=None, copy=None): return np.array(self.values, dtype)
+    def __array_function__(self, func, types, args, kwargs): # np.mean(table) is that of its values
+        def bare(x):
+            if isinstance(x, (list, tuple)): return type(x)(map(bare, x))
+            return np.asarray(x) if isinstance(x, Lookup) else x
+        return func(*bare(args), **{k: bare(v) for k, v in kwargs.items()})
+    def _kept(self, name, make): # a copy of what is slow to compute, such as q-values of a large table: once
+        if name not in vars(self): vars(self)[name] = make() # of a frozen dataclass, too
+        return Named(vars(self)[name], self.axes)
+    def _refuse(self, *_):
+        raise InputError('a table is values, errors and names: compute with its .values; of two tables, '
+                         'a[list(b)] - b[list(b)] has the classes in one order')
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = _refuse
+    __neg__ = __abs__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
     def keys(self): return self.class_names
     def items(self): return [(name, self[k]) for k, name in enumerate(self.class_names)]
     def __getattr__(self, name): raise AttributeError(hint(type(self).__name__, name))

@@ -85,6 +85,7 @@ def legible(plot): # a function that returns axes or a figure
         made = plot(*args, **kwargs); texts = made.figure.findobj(Text)
         with _LOCK, _no_glyph_notes():
             for t in texts:
+                t.set_usetex(False) # names are not LaTeX
                 if more := more_families(t.get_text(), t.get_fontfamily()): t.set_fontfamily([*t.get_fontfamily(), *more])
             if signature(plot).bind(*args, **kwargs).arguments.get('ax') is None: fit(made.figure)
         if not _ON_PAGE.get(): tell_boxes(t.get_text() for t in texts)
