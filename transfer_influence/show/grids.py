@@ -22,6 +22,8 @@ def _lines(text, wide): # letters in a line
     "Plain text, broken where it is wider than its place."
     return plain('\n'.join(part for line in str(text).split('\n') for part in wrap(line, wide) or ['']))
 
+def _room(texts, lines=1): return .13*max([max(t.count('\n') + 1 - lines, 0) for t in texts] or [0]) # inches for more
+
 def _show(ax, image, text='', colour='k', wide=22):
     image = np.asarray(image).squeeze()
     ax.imshow(image, cmap='gray' if image.ndim == 2 else None, interpolation='nearest')
@@ -58,18 +60,19 @@ def plot_projection(p,            # a `Projection`
                    ):
     """Target images that a source class helps and hurts most (Figures 4 and 5 of Jain et al., 2023). Returns the
     `Figure`."""
-    fig, axes = _grid(2, len(p.most))
+    where = f' of class {p.within}' if p.within else ''
+    title = _lines(f"'{p.source_class}' on images of {p.influence.target}{where}: influence on the "
+                   f'{p.influence.output} ± standard error, {p.influence.n_models} models', max(13*len(p.most), 45))
+    names = {j: '' if labels is None else _lines(labels[j], 13) for j in (*p.most, *p.least)}
+    fig, axes = _grid(2, len(p.most), height=1.2 + _room(names.values()) + _room([title])/2)
     for row, columns in zip(axes, (p.most, p.least)):
         for ax, j in zip(row, columns):
             v, e = p.value(j), p.stderr(j)
             _show(ax, images[j], number(v, e), _colour(v, p.sure(j)))
-            if labels is not None: ax.set_title(_lines(labels[j], 15), fontsize=8, pad=2)
+            ax.set_title(names[j], fontsize=8, pad=2)
     for ax, text, c in zip(axes[:, 0], ('helped most', 'hurt most'), (HELPS, HURTS)): ax.set_ylabel(text, color=c,
                                                                                                     fontsize=9)
-    where = f' of class {p.within}' if p.within else ''
-    fig.suptitle(plain(f"'{p.source_class}' on images of {p.influence.target}{where}: influence on the "
-                       f"{p.influence.output} ± standard "
-                       f'error, {p.influence.n_models} models'), fontsize=9)
+    fig.suptitle(title, fontsize=9)
     return fig
 
 # %% ../../nbs/70_show/01_grids.ipynb #ba4cc762
@@ -92,10 +95,10 @@ def _bars(ax, pairs, label):
     names = list(dict.fromkeys([label] + [c for _, shares, _ in pairs for c in shares]))[:6]
     for n, (_, shares, colour) in enumerate(pairs):
         ax.barh(np.arange(len(names)) + .38*(n - .5), [100*shares.get(c, 0) for c in names], .36, color=colour)
-    ax.set_yticks(range(len(names)), [_lines(c, 24) for c in names], fontsize=8); ax.invert_yaxis()
+    ax.set_yticks(range(len(names)), [plain(c) for c in names], fontsize=8); ax.invert_yaxis()
     ax.set(xlim=(0, 140), xticks=range(0, 101, 25)) # room for the legend
     for tick, c in zip(ax.get_yticklabels(), names): tick.set_fontweight('bold' if c == label else 'normal')
-    ax.legend([_lines(text, 22) for text, _, _ in pairs], fontsize=7, frameon=False, loc='center right')
+    ax.legend([plain(text) for text, _, _ in pairs], fontsize=7, frameon=False, loc='center right')
     ax.set_xlabel('% of models', fontsize=8); ax.tick_params(axis='x', labelsize=7)
     for s in ('top', 'right'): ax.spines[s].set_visible(False)
 
@@ -105,15 +108,18 @@ def plot_failures(failures,  # of `Failure`
                   images):   # (n, h, w[, c]) target images
     "What models take an image for, with and without the source class that hurts it most. Returns the `Figure`."
     wide = 3 if any(f.confirmed for f in failures) else 2
-    fig, axes = new_figure(1.6 + 3*(wide - 1), 1.75*len(failures), len(failures), wide, squeeze=False,
-                           width_ratios=[1] + [2]*(wide - 1), layout='constrained')
+    longest = max(len(str(c)) for f in failures for c in (f.label, *f.with_class, *f.without))
+    bars = 3 + .075*max(longest - 12, 0)
+    fig, axes = new_figure(1.6 + bars*(wide - 1), 1.75*len(failures), len(failures), wide, squeeze=False,
+                           width_ratios=[1.5] + [bars]*(wide - 1), layout='constrained')
     for row, f in zip(axes, failures):
-        s = f.suspects[0]; _show(row[0], images[f.column], f"a '{f.label}', right in {f.right:.0%}")
-        _bars(row[1], [(f"with '{s.name}'", f.with_class, HURTS), ('without', f.without, HELPS)], f.label)
+        s = f.suspects[0]; it = f"'{s.name}'" if len(s.name) < 20 else 'it' # in a legend; the title names it
+        _show(row[0], images[f.column], f"a '{f.label}', right in {f.right:.0%}")
+        _bars(row[1], [(f'with {it}', f.with_class, HURTS), ('without', f.without, HELPS)], f.label)
         row[1].set_title(_lines(f"influence of '{s.name}': {number(s.influence, s.stderr)}", 48), fontsize=8)
         if f.confirmed:
-            without = f"without '{s.name}'"
-            _bars(row[2], [('all classes', f.confirmed.before, HURTS), (without, f.confirmed.after, HELPS)], f.label)
+            _bars(row[2], [('all classes', f.confirmed.before, HURTS), (f'without {it}', f.confirmed.after, HELPS)],
+                  f.label)
             row[2].set_title(f'trained again: right {f.confirmed.right[0]:.0%} → {f.confirmed.right[1]:.0%}, p '
                              f'{f.confirmed.p:.2g}', fontsize=8)
     return fig
@@ -139,7 +145,8 @@ def plot_issues(issues,   # an `Issues` table
     `Figure`."""
     most = max(len(columns) for columns, *_ in moved)
     wide = 3 if most == 1 else 1 # pairs stand side by side
-    fig, axes = _grid(-(-len(moved)//wide), wide*(1 + most), 1.15, 1.35)
+    captions = [_lines(_caption(issues.kind, r), 22) for r, _ in zip(issues.rows, moved)]
+    fig, axes = _grid(-(-len(moved)//wide), wide*(1 + most), 1.15, 1.35 + _room(captions, 2))
     for ax in axes.ravel(): ax.axis('off')
     for row, r, m in zip(axes.reshape(-1, 1 + most), issues.rows, moved): _issue_row(row, issues.kind, r, m, source,
                                                                                      target)

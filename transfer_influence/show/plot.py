@@ -67,16 +67,20 @@ def new_figure(width:float, height:float, *grid, # inches; numbers of rows and c
 # %% ../../nbs/70_show/00_plot.ipynb #10a4f1a4
 def fit(fig, pad:float=.08) -> None: # inches of margin
     "Make a figure as large as what is drawn in it."
-    if fig.get_layout_engine() is not None: fig.draw_without_rendering() # grids, whose titles may be too wide
+    if fig.get_layout_engine() is not None: return _widen(fig, pad)
     box, (w, h) = fig.get_tightbbox(), fig.get_size_inches()
-    if fig.get_layout_engine() is not None:
-        return fig.set_size_inches(w + 2*max(pad - box.x0, pad + box.x1 - w, 0), h)
     wide, high = box.width + 2*pad, box.height + 2*pad
     for ax in fig.axes:
         at = ax.get_position(original=True)
         ax.set_position([(at.x0*w - box.x0 + pad)/wide, (at.y0*h - box.y0 + pad)/high, at.width*w/wide,
                          at.height*h/high])
     fig.set_size_inches(wide, high)
+
+def _widen(fig, pad):
+    "Grids make room for all but wide titles and captions."
+    fig.draw_without_rendering(); box, (w, h) = fig.get_tightbbox(), fig.get_size_inches()
+    left, right = max(pad - box.x0, 0)*(box.x0 < 0), max(pad + box.x1 - w, 0)*(box.x1 > w); wide = w + left + right
+    fig.set_size_inches(wide, h); fig.get_layout_engine().set(rect=(left/wide, 0, w/wide, 1))
 
 def legible(plot): # a function that returns axes or a figure
     "The same with fonts that have the signs, and with nothing cut off."
@@ -86,7 +90,7 @@ def legible(plot): # a function that returns axes or a figure
         with _LOCK, _no_glyph_notes():
             for t in texts:
                 t.set_usetex(False) # names are not LaTeX
-                if more := more_families(t.get_text(), t.get_fontfamily()): t.set_fontfamily([*t.get_fontfamily(), *more])
+                own = t.get_fontfamily(); t.set_fontfamily([*own, *more_families(t.get_text(), own)])
             if signature(plot).bind(*args, **kwargs).arguments.get('ax') is None: fit(made.figure)
         if not _ON_PAGE.get(): tell_boxes(t.get_text() for t in texts)
         return made
