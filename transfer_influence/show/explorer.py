@@ -71,8 +71,8 @@ def curve_panel(curve:Curve,
     if 'random' in arms and 'most negative' in arms and curve.replicates > 1:
         tests.append(str(against_random(curve, 'most negative', k)))
     words = ''.join(f'<div>{escape(t)}</div>' for t in tests)
-    marked = picture(lambda: plot_curve(curve).axvline(k, color='.4', lw=1), f'removal curve on {curve.target}, {k} removed')
-    return marked + words
+    said = f'removal curve on {curve.target}, {k} removed'
+    return picture(lambda: plot_curve(curve).axvline(k, color='.4', lw=1), said) + words
 
 def ks_of(curve:Curve) -> list:
     "All numbers of classes that some arm removed."

@@ -135,6 +135,9 @@ def _issue_row(row, kind, r, moved, source, target):
     row[0].axis('on'); _show(row[0], source[r['example']], _caption(kind, r), '#444444')
     for ax, j, v, e, sure in zip(row[1:], *moved): ax.axis('on'); _show(ax, target[j], number(v, e), _colour(v, sure))
 
+
+
+# %% ../../nbs/70_show/01_grids.ipynb #c02b6cdf
 @legible
 def plot_issues(issues,   # an `Issues` table
                 source,   # (N, h, w[, c]) source images

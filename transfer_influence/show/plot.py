@@ -51,6 +51,9 @@ def page_style():
         try: yield
         finally: _ON_PAGE.reset(token)
 
+
+
+# %% ../../nbs/70_show/00_plot.ipynb #0a9de4b8
 @contextmanager
 def _no_glyph_notes():
     "Without matplotlib's warning for each sign that a font lacks: `tell_boxes` says it once for all."
@@ -82,6 +85,9 @@ def _widen(fig, pad):
     left, right = max(pad - box.x0, 0)*(box.x0 < 0), max(pad + box.x1 - w, 0)*(box.x1 > w); wide = w + left + right
     fig.set_size_inches(wide, h); fig.get_layout_engine().set(rect=(left/wide, 0, w/wide, 1))
 
+
+
+# %% ../../nbs/70_show/00_plot.ipynb #c42e3fdf
 def legible(plot): # a function that returns axes or a figure
     "The same with fonts that have the signs, and with nothing cut off."
     @wraps(plot)

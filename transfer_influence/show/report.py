@@ -203,7 +203,8 @@ def facts(store:Store) -> list: # of (name, value)
     size = f"{len(committed(store))} models, {len(head['class_names'])} source classes"
     failed, planned = (run_status(store.root)[k] for k in ('failed', 'planned'))
     lost = f'{len(failed)} of {planned} models failed and are left out'
-    return [('size', size), *[('failed', lost)]*bool(failed), *about, *time_facts(store), ('recipe hash', head.get('recipe_hash', 'none'))]
+    return [('size', size), *[('failed', lost)]*bool(failed), *about, *time_facts(store),
+            ('recipe hash', head.get('recipe_hash', 'none'))]
 
 # %% ../../nbs/70_show/04_report.ipynb #e8d884e4
 NOTES = dict(demo='The 49 letters of this demo were picked because some of them look like digits: it is a tuned '

@@ -45,7 +45,7 @@ def above_chance(p:Predictions) -> tuple: # share right, share by chance, the st
         answers = p.outputs['predicted'].astype(int); chance = share[answers].mean(1)
         votes = np.bincount((np.arange(n)*C + answers).ravel(), minlength=n*C).reshape(n, C)/len(answers)
         off = votes - (votes @ share)[:, None] - votes.mean(0) + chance.mean()
-        error = ((off**2 @ share).mean()/(n - 1))**.5 # of a mean over randomly paired images and labels (Hoeffding 1951)
+        error = ((off**2 @ share).mean()/(n - 1))**.5 # with labels shuffled over images (Hoeffding 1951)
     return right.mean(), np.mean(chance), error
 
 # %% ../../nbs/70_show/03_sections.ipynb #e0d5e8ee
