@@ -192,8 +192,8 @@ def time_facts(store:Store) -> list: # of (name, value)
             ('versions', ', '.join(f"{k} {' and '.join(v)}" for k, v in _versions(runs).items()))]
 
 def _versions(runs): # {package: all versions that sessions of the run had, in order}
-    return {k: list(dict.fromkeys(x['versions'][k] for x in runs if k in x['versions']))
-            for k in dict.fromkeys(k for x in runs for k in x['versions'])}
+    pairs = dict.fromkeys(pair for x in runs for pair in x.get('versions', {}).items())
+    return {k: [v for name, v in pairs if name == k] for k, _ in pairs}
 
 # %% ../../nbs/70_show/04_report.ipynb #9d675824
 def facts(store:Store) -> list: # of (name, value)

@@ -41,8 +41,9 @@ def above_chance(p:Predictions) -> tuple: # share right, share by chance, the st
     n, C = len(p.labels), len(p.target_class_names)
     share, right = np.bincount(p.labels, minlength=C)/n, p.outputs['correct'].mean(1)
     chance = (share**2).sum(); error = (chance*(1 - chance)/n)**.5
-    if 'predicted' in p.outputs:
-        answers = p.outputs['predicted'].astype(int); chance = share[answers].mean(1)
+    answers = p.outputs.get('predicted', np.array([C]))
+    if (0 <= answers).all() and (answers < C).all() and n*C < 50_000_000: # else only the accuracy is known
+        answers = answers.astype(int); chance = share[answers].mean(1)
         votes = np.bincount((np.arange(n)*C + answers).ravel(), minlength=n*C).reshape(n, C)/len(answers)
         off = votes - (votes @ share)[:, None] - votes.mean(0) + chance.mean()
         error = ((off**2 @ share).mean()/(n - 1))**.5 # with labels shuffled over images (Hoeffding 1951)
