@@ -142,7 +142,7 @@ def q_values(p:np.ndarray, # probabilities, any shape; NaN stays NaN and is not 
             ) -> np.ndarray: # the same shape
     "Benjamini and Hochberg (1995): the smallest false discovery rate at which each entry is reported."
     q, known = np.full(p.shape, np.nan), np.flatnonzero(~np.isnan(p.ravel()))
-    order = known[np.argsort(p.ravel()[known], kind='stable')]
+    order = known[np.argsort(p.ravel()[known])]
     n = len(order)
     steps = p.ravel()[order]*n/np.arange(1, n + 1)
     q.ravel()[order] = np.minimum(np.minimum.accumulate(steps[::-1])[::-1], 1)
@@ -154,7 +154,7 @@ def sign_q_values(e:Estimate) -> np.ndarray: # (K, n)
     with np.errstate(divide='ignore', invalid='ignore'): wrong = ndtr(-abs(e.values)/e.stderr)
     wrong = np.where((e.stderr == 0) & (e.values == 0), .5, wrong)
     q, known = np.full(wrong.shape, np.nan), np.flatnonzero(~np.isnan(wrong.ravel()))
-    order = known[np.argsort(wrong.ravel()[known], kind='stable')]
+    order = known[np.argsort(wrong.ravel()[known])]
     q.ravel()[order] = np.cumsum(wrong.ravel()[order])/np.arange(1, len(order) + 1)
     return q
 

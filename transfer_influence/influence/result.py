@@ -71,7 +71,7 @@ def qvalues(self:InfluenceResult) -> np.ndarray:
     """(K, n) over all entries of this table: Benjamini-Hochberg q-values; for shrunken estimates the expected share of
     wrong signs. Raises `InputError` for a method without errors."""
     e = _with_errors(self)
-    return Named(sign_q_values(e) if kind_of_q(self) == 's' else q_values(p_values(e)), self.axes)
+    return self._kept('_q', lambda: sign_q_values(e) if kind_of_q(self) == 's' else q_values(p_values(e)))
 
 @patch(as_prop=True)
 def pvalues(self:InfluenceResult) -> np.ndarray:
@@ -203,10 +203,10 @@ def ranked(result:InfluenceResult,
            column=0, # number or name of a column
           ) -> list: # of `Ranked`, most positive first
     "All source classes in the order of their influence on one column."
-    j, q = position(column, result.columns), _q_or_nan(result)
-    order, v = np.argsort(-result.values[:, j], kind='stable'), result.values[:, j]
-    return [Ranked(result.class_names[k], float(v[k]), float(result.stderr[k, j]), float(q[k, j]), kind_of_q(result))
-            for k in order if not np.isnan(v[k])]
+    j, q, kind = position(column, result.columns), _q_or_nan(result), kind_of_q(result)
+    v, e = result.values[:, j], result.stderr[:, j]
+    return [Ranked(result.class_names[k], float(v[k]), float(e[k]), float(q[k, j]), kind)
+            for k in np.argsort(-v, kind='stable') if not np.isnan(v[k])]
 
 # %% ../../nbs/50_influence/04_result.ipynb #5019d92d
 def rank_of(result:InfluenceResult,
@@ -237,10 +237,9 @@ def extremes(result:InfluenceResult, k:int=5) -> list: # of dicts
 
 def describe(result:InfluenceResult) -> str:
     "A few lines for people: what it is, its extremes, and what the sign means."
-    n = len(result.columns)
-    head, sign = about_sign(result).split('\n', 1)
-    first = f' on {result.columns[0]}' if n > 1 else ''
-    rows = ranked(result); up, down = [r for r in rows if r.influence > 0], [r for r in rows[::-1] if r.influence < 0]
+    (head, sign), rows = about_sign(result).split('\n', 1), ranked(result)
+    first = f' on {result.columns[0]}' if len(result.columns) > 1 else ''
+    up, down = [r for r in rows if r.influence > 0], [r for r in rows[::-1] if r.influence < 0]
     top, bottom = (', '.join(map(str, r[:3])) or 'none' for r in (up, down))
     return f'{head}\n most positive{first}: {top}\n most negative{first}: {bottom}\n{sign}'
 

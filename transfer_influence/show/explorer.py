@@ -11,7 +11,6 @@ from html import escape
 from importlib.util import find_spec
 
 from fastcore.basics import patch
-import matplotlib.pyplot as plt
 import numpy as np
 
 # %% ../../nbs/70_show/05_explorer.ipynb #c4dbb929
@@ -23,7 +22,7 @@ from ..records.read_run import find_target, read_predictions, run_header
 from ..influence.result import InfluenceResult, about_sign, class_influence, extremes
 from ..analysis.curve import Curve, against_full, against_random, load_curves
 from ..analysis.explore import columns_of, project_labels, target_images
-from .plot import plot_curve
+from .plot import new_figure, plot_curve
 from .grids import picture, plot_projection
 
 # %% ../../nbs/70_show/05_explorer.ipynb #ae25fc45
@@ -37,17 +36,18 @@ def class_panel(influence:InfluenceResult, # a column for each target image
     there = int((labels == names.index(within)).sum()) if within in names else len(labels)
     p = project_labels(influence, name, max(min(k, there), 1), within or None)
     if images is not None:
-        fig = plot_projection(p, images, [names[c] for c in labels])
-        return picture(fig, f'target images that {name} moves most, up and down')
+        texts = [names[c] for c in labels]
+        return picture(lambda: plot_projection(p, images, texts), f'target images that {name} moves most, up and down')
     rows = [dict(image=int(j), target_class=names[labels[j]], influence=float(p.value(j)), stderr=float(p.stderr(j)))
             for j in (*p.most, *p.least)]
     return small_table(rows)
 
 # %% ../../nbs/70_show/05_explorer.ipynb #e0b44730
 def _thumbnail(image, alt):
-    fig, ax = plt.subplots(figsize=(1.3, 1.3)); ax.imshow(as_picture(image), cmap='gray',
-                                                          aspect='equal'); ax.axis('off')
-    return picture(fig, alt)
+    def draw():
+        fig, ax = new_figure(1.3, 1.3); ax.imshow(as_picture(image), cmap='gray', aspect='equal'); ax.axis('off')
+        return fig
+    return picture(draw, alt)
 
 def image_panel(influence:InfluenceResult, # a column for each target image
                 j:int,       # the number of a column
@@ -66,14 +66,14 @@ def curve_panel(curve:Curve,
                 k:int,  # a number of classes that were removed
                ) -> str:
     "The removal curve with one k marked, and what removing so many did, as HTML. Raises `InputError` for other k."
-    ax = plot_curve(curve); ax.axvline(k, color='.4', lw=1)
     arms = [a for a in curve.arms() if k in curve.accuracy[a]]
     need(arms, f'nothing was trained with {k} classes removed; choose one of {ks_of(curve)}')
     tests = [str(against_full(curve, a, k)) for a in arms if curve.replicates > 1]
     if 'random' in arms and 'most negative' in arms and curve.replicates > 1:
         tests.append(str(against_random(curve, 'most negative', k)))
     words = ''.join(f'<div>{escape(t)}</div>' for t in tests)
-    return picture(ax.figure, f'removal curve on {curve.target}, {k} removed') + words
+    said = f'removal curve on {curve.target}, {k} removed'
+    return picture(lambda: plot_curve(curve).axvline(k, color='.4', lw=1), said) + words
 
 def ks_of(curve:Curve) -> list:
     "All numbers of classes that some arm removed."

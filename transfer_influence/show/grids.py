@@ -9,64 +9,75 @@ __all__ = ['DPI', 'picture', 'plot_projection', 'plot_subpopulations', 'plot_fai
 from base64 import b64encode
 from html import escape
 from io import BytesIO
+from textwrap import wrap
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 # %% ../../nbs/70_show/01_grids.ipynb #74eb963e
 from ..images.image_set import as_picture
 from ..analysis.explore import number
-from .plot import HELPS, HURTS, NEUTRAL, moves, plain
+from .plot import HELPS, HURTS, NEUTRAL, legible, moves, new_figure, page_style, plain
 
 # %% ../../nbs/70_show/01_grids.ipynb #6cdfd33e
-def _show(ax, image, text='', colour='k'):
+def _lines(text, wide): # letters in a line
+    "Plain text, broken where it is wider than its place."
+    return plain('\n'.join(part for line in str(text).split('\n') for part in wrap(line, wide) or ['']))
+
+def _room(texts, lines=1): return .13*max([max(t.count('\n') + 1 - lines, 0) for t in texts] or [0]) # inches for more
+
+def _show(ax, image, text='', colour='k', wide=22):
     image = as_picture(image)
     ax.imshow(image, cmap='gray' if image.ndim == 2 else None, interpolation='nearest')
     ax.set_xticks([]); ax.set_yticks([])
     for s in ax.spines.values(): s.set(color=colour if colour != 'k' else '#cccccc', linewidth=1.4 if colour != 'k'
                                        else .6)
-    ax.set_xlabel(plain(text), fontsize=7.5, labelpad=2)
+    ax.set_xlabel(_lines(text, wide), fontsize=7.5, labelpad=2)
 
 def _colour(value, sure): return NEUTRAL if not sure else HELPS if value > 0 else HURTS
 
 def _grid(rows, columns, width=.95, height=1.2, **kwargs):
-    return plt.subplots(rows, columns, figsize=(width*columns, height*rows), squeeze=False, layout='constrained',
-                        **kwargs)
+    return new_figure(width*columns, height*rows, rows, columns, squeeze=False, layout='constrained', **kwargs)
 
 # %% ../../nbs/70_show/01_grids.ipynb #b7da3f31
 DPI = 110 # of a picture on the page; it is stored half as fine again, for those who enlarge it
 
-def picture(fig, alt:str) -> str: # an <img> element
+def picture(draw,    # a function that makes a figure, or its axes
+            alt:str, # what it shows, in words
+           ) -> str: # an <img> element
     "A matplotlib figure as a PNG inside the page."
     data = BytesIO()
-    fig.savefig(data, format='png', dpi=1.5*DPI, bbox_inches='tight', pil_kwargs=dict(compress_level=9)); plt.close(fig)
+    with page_style():
+        draw().figure.savefig(data, format='png', dpi=1.5*DPI, bbox_inches='tight', pil_kwargs=dict(compress_level=9))
     width, height = (round(int.from_bytes(data.getvalue()[i:i + 4], 'big')/1.5) for i in (16, 20)) # of the PNG header
     return (f'<img alt="{escape(alt)}" width="{width}" height="{height}" '
             f'style="max-width:100%;height:auto" '
             f'src="data:image/png;base64,{b64encode(data.getvalue()).decode()}">')
 
 # %% ../../nbs/70_show/01_grids.ipynb #12a1fa6d
+@legible
 def plot_projection(p,            # a `Projection`
                     images,       # (n, h, w[, c]) target images, one for each column
                     labels=None,  # (n,) texts: the images' classes
                    ):
     """Target images that a source class helps and hurts most (Figures 4 and 5 of Jain et al., 2023). Returns the
     `Figure`."""
-    fig, axes = _grid(2, len(p.most))
+    where = f' of class {p.within}' if p.within else ''
+    title = _lines(f"'{p.source_class}' on images of {p.influence.target}{where}: influence on the "
+                   f'{p.influence.output} ± standard error, {p.influence.n_models} models', max(13*len(p.most), 45))
+    names = {j: '' if labels is None else _lines(labels[j], 13) for j in (*p.most, *p.least)}
+    fig, axes = _grid(2, len(p.most), height=1.2 + _room(names.values()) + _room([title])/2)
     for row, columns in zip(axes, (p.most, p.least)):
         for ax, j in zip(row, columns):
             v, e = p.value(j), p.stderr(j)
             _show(ax, images[j], number(v, e), _colour(v, p.sure(j)))
-            if labels is not None: ax.set_title(plain(labels[j]), fontsize=8, pad=2)
+            ax.set_title(names[j], fontsize=8, pad=2)
     for ax, verb, c in zip(axes[:, 0], moves(p.influence.output), (HELPS, HURTS)):
         ax.set_ylabel(f'{verb} most', color=c, fontsize=9)
-    where = f' of class {p.within}' if p.within else ''
-    fig.suptitle(plain(f"'{p.source_class}' on images of {p.influence.target}{where}: influence on the "
-                       f"{p.influence.output} ± standard "
-                       f'error, {p.influence.n_models} models'), fontsize=9)
+    fig.suptitle(title, fontsize=9)
     return fig
 
 # %% ../../nbs/70_show/01_grids.ipynb #ba4cc762
+@legible
 def plot_subpopulations(found,     # of `Subpopulation`
                         images,    # (n, h, w[, c]) target images
                         k:int=10): # pictures of each
@@ -75,7 +86,7 @@ def plot_subpopulations(found,     # of `Subpopulation`
     for row, s in zip(axes, found):
         for ax in row: ax.axis('off')
         for ax, j in zip(row, s.columns): ax.axis('on'); _show(ax, images[j])
-        row[0].set_ylabel(plain(f'{s.name}\n{len(s.columns)} images'), fontsize=8, rotation=0, ha='right',
+        row[0].set_ylabel(_lines(f'{s.name}\n{len(s.columns)} images', 40), fontsize=8, rotation=0, ha='right',
                           va='center', labelpad=6)
     return fig
 
@@ -88,24 +99,28 @@ def _bars(ax, pairs, label):
     ax.set_yticks(range(len(names)), [plain(c) for c in names], fontsize=8); ax.invert_yaxis()
     ax.set(xlim=(0, 140), xticks=range(0, 101, 25)) # room for the legend
     for tick, c in zip(ax.get_yticklabels(), names): tick.set_fontweight('bold' if c == label else 'normal')
-    ax.legend([text for text, _, _ in pairs], fontsize=7, frameon=False, loc='center right')
+    ax.legend([plain(text) for text, _, _ in pairs], fontsize=7, frameon=False, loc='center right')
     ax.set_xlabel('% of models', fontsize=8); ax.tick_params(axis='x', labelsize=7)
     for s in ('top', 'right'): ax.spines[s].set_visible(False)
 
 # %% ../../nbs/70_show/01_grids.ipynb #3eccde9e
+@legible
 def plot_failures(failures,  # of `Failure`
                   images):   # (n, h, w[, c]) target images
     "What models take an image for, with and without the source class that hurts it most. Returns the `Figure`."
     wide = 3 if any(f.confirmed for f in failures) else 2
-    fig, axes = plt.subplots(len(failures), wide, figsize=(1.6 + 3*(wide - 1), 1.75*len(failures)), squeeze=False,
-                             width_ratios=[1] + [2]*(wide - 1), layout='constrained')
+    longest = max(len(str(c)) for f in failures for c in (f.label, *f.with_class, *f.without))
+    bars = 3 + .075*max(longest - 12, 0)
+    fig, axes = new_figure(1.6 + bars*(wide - 1), 1.75*len(failures), len(failures), wide, squeeze=False,
+                           width_ratios=[1.5] + [bars]*(wide - 1), layout='constrained')
     for row, f in zip(axes, failures):
-        s = f.suspects[0]; _show(row[0], images[f.column], f"a '{f.label}', right in {f.right:.0%}")
-        _bars(row[1], [(plain(f"with '{s.name}'"), f.with_class, HURTS), ('without', f.without, HELPS)], f.label)
-        row[1].set_title(plain(f"influence of '{s.name}': {number(s.influence, s.stderr)}"), fontsize=8)
+        s = f.suspects[0]; it = f"'{s.name}'" if len(s.name) < 20 else 'it' # in a legend; the title names it
+        _show(row[0], images[f.column], f"a '{f.label}', right in {f.right:.0%}")
+        _bars(row[1], [(f'with {it}', f.with_class, HURTS), ('without', f.without, HELPS)], f.label)
+        row[1].set_title(_lines(f"influence of '{s.name}': {number(s.influence, s.stderr)}", 48), fontsize=8)
         if f.confirmed:
-            _bars(row[2], [('all classes', f.confirmed.before, HURTS), (plain(f"without '{s.name}'"),
-                                                                        f.confirmed.after, HELPS)], f.label)
+            _bars(row[2], [('all classes', f.confirmed.before, HURTS), (f'without {it}', f.confirmed.after, HELPS)],
+                  f.label)
             row[2].set_title(f'trained again: right {f.confirmed.right[0]:.0%} → {f.confirmed.right[1]:.0%}, p '
                              f'{f.confirmed.p:.2g}', fontsize=8)
     return fig
@@ -121,6 +136,8 @@ def _issue_row(row, kind, r, moved, source, target):
     row[0].axis('on'); _show(row[0], source[r['example']], _caption(kind, r), '#444444')
     for ax, j, v, e, sure in zip(row[1:], *moved): ax.axis('on'); _show(ax, target[j], number(v, e), _colour(v, sure))
 
+# %% ../../nbs/70_show/01_grids.ipynb #c02b6cdf
+@legible
 def plot_issues(issues,   # an `Issues` table
                 source,   # (N, h, w[, c]) source images
                 target,   # (n, h, w[, c]) target images
@@ -130,7 +147,8 @@ def plot_issues(issues,   # an `Issues` table
     `Figure`."""
     most = max(len(columns) for columns, *_ in moved)
     wide = 3 if most == 1 else 1 # pairs stand side by side
-    fig, axes = _grid(-(-len(moved)//wide), wide*(1 + most), 1.15, 1.35)
+    captions = [_lines(_caption(issues.kind, r), 22) for r, _ in zip(issues.rows, moved)]
+    fig, axes = _grid(-(-len(moved)//wide), wide*(1 + most), 1.15, 1.35 + _room(captions, 2))
     for ax in axes.ravel(): ax.axis('off')
     for row, r, m in zip(axes.reshape(-1, 1 + most), issues.rows, moved): _issue_row(row, issues.kind, r, m, source,
                                                                                      target)

@@ -17,16 +17,17 @@ from pathlib import Path
 from string import Template
 import os
 
-import matplotlib
 import numpy as np
 
 # %% ../../nbs/70_show/04_report.ipynb #c7be8943
 from ..basics.errors import need
+from ..basics.fonts import tell_boxes
 from ..basics.recipe import from_dict
 from ..images.image_set import DEMO_LETTERS, ImageSet
 from ..records.predictions import Predictions
 from ..records.store import Store, committed, open_run, read_images
 from ..records.read_run import read_commit, read_predictions, run_header
+from ..fleet.progress import run_status
 from ..influence.result import (
     InfluenceResult, class_influence, influence_by_class, mean_influence, save_influence)
 from ..influence.reliability import (
@@ -36,7 +37,7 @@ from .plot import (
     AGAINST, plot_heatmap, plot_null, plot_plan, plot_ranking, plot_split_half)
 from .grids import picture
 from .class_table import class_table
-from .sections import more_sections
+from .sections import chance_note, more_sections
 
 # %% ../../nbs/70_show/04_report.ipynb #1f516e6e
 @dataclass(frozen=True, eq=False)
@@ -148,11 +149,10 @@ def strongest(table:InfluenceResult, k:int=150) -> np.ndarray: # row numbers
 
 def figures(f:TargetFindings, pictures=None) -> list: # of (title, what to see, <img>)
     "The figures of a target, in the order of `TEXTS`."
-    axes = [plot_ranking(f.mean, images=pictures), plot_heatmap(f.by_class, strongest(f.by_class)),
-            plot_null(f.by_class.values, f.null, f.mean.output)] + ([plot_split_half(f.half)] if f.half else [])
-    axes += [plot_plan(f.plan)] if f.plan else []
-    return [(title, text, picture(ax.figure, f'{title}: {f.mean.target}')) for (title, text),
-            ax in zip(TEXTS.items(), axes)]
+    draw = [lambda: plot_ranking(f.mean, images=pictures), lambda: plot_heatmap(f.by_class, strongest(f.by_class)),
+            lambda: plot_null(f.by_class.values, f.null, f.mean.output)]
+    draw += [lambda: plot_split_half(f.half)]*bool(f.half) + [lambda: plot_plan(f.plan)]*bool(f.plan)
+    return [(title, text, picture(d, f'{title}: {f.mean.target}')) for (title, text), d in zip(TEXTS.items(), draw)]
 
 # %% ../../nbs/70_show/04_report.ipynb #229fae20
 def alpha_words(d:dict) -> str:
@@ -190,7 +190,11 @@ def time_facts(store:Store) -> list: # of (name, value)
     loops = ', '.join(sorted({f"{m.get('loop', '?')} on {m.get('device', 'cpu')}" for m in models}))
     return [('time', f"{minutes:.1f} minutes with {last['workers']} workers, median {cpu:.2f} CPU-seconds a model"),
             ('loop that ran', loops), ('device', f"{last['device']}, {last['cores']} cores, {last['machine']}"),
-            ('versions', ', '.join(f'{k} {v}' for k, v in last['versions'].items()))]
+            ('versions', ', '.join(f"{k} {' and '.join(v)}" for k, v in _versions(runs).items()))]
+
+def _versions(runs): # {package: all versions that sessions of the run had, in order}
+    pairs = dict.fromkeys(pair for x in runs for pair in x.get('versions', {}).items())
+    return {k: [v for name, v in pairs if name == k] for k, _ in pairs}
 
 # %% ../../nbs/70_show/04_report.ipynb #9d675824
 def facts(store:Store) -> list: # of (name, value)
@@ -198,7 +202,10 @@ def facts(store:Store) -> list: # of (name, value)
     head = store.get('fleet.json')
     about = recipe_facts(head['recipe']) if 'recipe' in head else own_facts(head['own'])
     size = f"{len(committed(store))} models, {len(head['class_names'])} source classes"
-    return [('size', size), *about, *time_facts(store), ('recipe hash', head.get('recipe_hash', 'none'))]
+    failed, planned = (run_status(store.root)[k] for k in ('failed', 'planned'))
+    lost = f'{len(failed)} of {planned} models failed and are left out'
+    return [('size', size), *[('failed', lost)]*bool(failed), *about, *time_facts(store),
+            ('recipe hash', head.get('recipe_hash', 'none'))]
 
 # %% ../../nbs/70_show/04_report.ipynb #e8d884e4
 NOTES = dict(demo='The 49 letters of this demo were picked because some of them look like digits: it is a tuned '
@@ -216,7 +223,7 @@ def trust(f:TargetFindings) -> list: # of sentences
     return [s[0].upper() + s[1:] + '.'*(s[-1] != '.') for s in said]
 
 def _section(f, pictures, titles, more=''):
-    verdicts = ''.join(f'<p>{escape(s)}</p>' for s in verdict(f))
+    verdicts = ''.join(f'<p>{escape(s)}</p>' for s in verdict(f)) + chance_note(f.predictions)
     trusted = ''.join(f'<li>{escape(s)}</li>' for s in trust(f))
     figs = ''.join(f'<figure><figcaption><h3>{escape(a)}</h3><p>{escape(b)}</p></figcaption>{img}</figure>' for a, b,
                    img in figures(f, pictures))
@@ -238,6 +245,7 @@ def page_of(title:str,
                             for kind in ('html', 'css', 'js'))
     sections = (_section(f, pictures, titles, x) for f, x in zip_longest(found, more, fillvalue=''))
     m = found[0].mean
+    tell_boxes(n for f in found for n in (*f.mean.class_names, *f.by_class.columns, f.mean.target, f.mean.output))
     return Template(frame).substitute(
         style=style, script=script, title=escape(title), models=m.n_models, against=AGAINST[m.zero], zero=ZERO[m.zero],
         notes=''.join(f'<p class="note">{escape(n)}</p>' for n in warn), sections=''.join(sections),
@@ -250,7 +258,6 @@ def report_arrays(p:Predictions, # such as `from_arrays` makes
                   output:str=None, # a recorded output; empty: margin, or the only one
                  ) -> str:       # where it is
     "Write the page of arrays of one's own. Raises `InputError` for too few models."
-    matplotlib.use('Agg')
     f = find(p, output); m, K = p.masks.shape
     about = [('size', f'{m} models, {K} source classes, {len(p.labels)} target images'), ('output', f.mean.output),
              ('method', f.mean.method)]
@@ -281,7 +288,6 @@ def make_report(run,           # a run folder; or the `Predictions` of arrays of
                 found:list=None, # a `TargetFindings` for each target, where they are known already
                ) -> str:       # where it is
     "Write the page of a run, or of arrays. Raises `InputError` if the folder is no run or has fewer than 2 models."
-    matplotlib.use('Agg')
     need(isinstance(run, (str, Path, Store, Predictions, InfluenceResult)), 'a page is made of a run folder, or of '
          "Predictions: ti.make_report(ti.from_arrays(masks, outputs), 'page.html')")
     if isinstance(run, InfluenceResult):
