@@ -53,11 +53,11 @@ def test_choosing_changes_the_pictures(folder):
         page.locator('.jp-Notebook .cm-content').first.click(timeout=90_000)
         page.locator('.jp-Notebook-ExecutionIndicator[data-status=idle]').wait_for(timeout=60_000)
         page.keyboard.press('Shift+Enter')
-        picture = page.locator('.jp-OutputArea img[alt*="helps and hurts most"]'); picture.wait_for(timeout=90_000)
+        picture = page.locator('.jp-OutputArea img[alt*="moves most, up and down"]'); picture.wait_for(timeout=90_000)
         before = picture.get_attribute('src'); menu = page.locator('.jp-OutputArea select').first
         chosen = menu.evaluate('s => s.selectedOptions[0].text'); other = next(v for v in menu.locator('option').all_text_contents() if v != chosen)
         menu.select_option(label=other)
-        page.wait_for_function('old => { const i = document.querySelector(`.jp-OutputArea img[alt*="helps and hurts most"]`); return i && i.src !== old }', arg=before, timeout=30_000)
+        page.wait_for_function('old => { const i = document.querySelector(`.jp-OutputArea img[alt*="moves most, up and down"]`); return i && i.src !== old }', arg=before, timeout=30_000)
         assert f'images that {other[-1]} helps' in picture.get_attribute('alt')
         assert 'positive: including the class raises the output' in page.locator('.jp-OutputArea').first.inner_text()
         page.screenshot(path=folder/'explorer.png')
