@@ -147,6 +147,7 @@ def _checked(masks, outputs):
     z, y = one_per_subset(*masks_and_outputs(masks, outputs)[:2])
     need((z != z[0]).any(), f'all {len(z)} models saw the same classes; draw random subsets with sample_masks')
     centred = y - y.mean(0, dtype=np.float64)
+    centred -= centred.mean(0) # of what rounding left of the mean of large numbers
     centred[:, y.min(0) == y.max(0)] = 0 # not what rounding leaves of a constant
     return z, centred
 
