@@ -20,7 +20,8 @@ import numpy as np
 
 # %% ../../nbs/10_images/06_pack.ipynb #74006f37
 from ..basics.errors import InputError, need
-from .image_set import ImageSet
+from ..basics.machine import is_address
+from .image_set import ImageSet, check_size
 from .image_files import REMARKS, tell_odd
 from .folders import Listing, read_rows, rows_of
 from .pack_files import (
@@ -48,8 +49,8 @@ def _hash(*texts): return sha256('\n'.join(texts).encode('utf-8', 'surrogateesca
 
 def plan_pack(listing:Listing, out, size:int, channels:int=3, skip_bad:bool=False) -> PackPlan:
     "What would be packed. Raises `InputError` for sizes that make no sense."
-    need(isinstance(size, int) and 4 <= size <= 1024, f'size must be a whole number from 4 to 1024, not {size!r}')
-    need(channels in (1, 3), f'channels must be 1 (grey) or 3 (colour), not {channels}')
+    size, channels = check_size(size, channels)
+    need(4 <= size <= 1024, f'size must be a whole number from 4 to 1024, not {size}')
     labels = ' '.join(map(str, listing.labels))
     return PackPlan(str(out), size, channels, len(listing), _hash(*listing.keys, *listing.class_names, labels),
                     skip_bad)
@@ -249,7 +250,7 @@ def _check_marks(plan, listing):
 # %% ../../nbs/10_images/06_pack.ipynb #4eccf8cb
 def _out_folder(listing, out):
     "The folder of the pack, made. Raises `InputError` where it cannot be."
-    need('://' not in str(out), f'a pack lies on a disk, not at {out}')
+    need(not is_address(out), f'a pack lies on a disk, not at {out}')
     out = Path(out).expanduser()
     try: out.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise InputError(f'cannot make the folder {out} ({e.strerror}); give another') from None

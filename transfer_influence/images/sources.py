@@ -20,9 +20,9 @@ from ..basics.errors import nearest, need
 from ..basics.machine import is_address
 from ..basics.recipe import EMBEDDED, Recipe, SourceSpec, TargetSpec
 from .image_set import ImageSet, digits, glyphs, mnist5k, resize_set, select_classes
-from .image_files import THIN, files_below
-from .folders import holds_classes, load_images, matched, read_listing
-from .public_sets import KNOWN, list_folders, list_known
+from .image_files import THIN, files_below, holds_classes, looking
+from .folders import list_folders, load_images, matched, read_listing
+from .public_sets import KNOWN, list_known
 from .hub import is_hub, list_hub, parse_address
 from .pack import is_pack, open_pack
 
@@ -77,14 +77,16 @@ def list_images(name:str,  # of the set; a public one is read as torchvision lay
                 path:str,  # a folder, or hf://owner/name, with a part and columns where they must be chosen
                 download:bool=False, # fetch a public set if it is not there
                ): # a `Listing`
-    "What lies at a path that is not arrays already."
-    if is_hub(path): return list_hub(path)
-    if name in KNOWN: return list_known(name, path, download)
-    return list_folders(path)
+    "What lies at a path that is not arrays already. Raises `InputError` where nothing does, or a folder is locked."
+    with looking():
+        if is_hub(path): return list_hub(path)
+        if name in KNOWN: return list_known(name, path, download)
+        return list_folders(path)
 
 def _at_path(spec, path, size, channels):
-    if is_pack(path): return open_pack(path)
-    if path.endswith('.npz'): return load_images(path)
+    with looking():
+        if is_pack(path): return open_pack(path)
+        if path.endswith('.npz'): return load_images(path)
     listing = list_images(spec.name, path, spec.download)
     return read_listing(listing, size, channels, spec.skip_bad, spec.name)
 
@@ -177,7 +179,7 @@ def place_state(name:str, # of the set
 def place_states(recipe:Recipe) -> dict: # {path: [names and sizes, times]}
     "What lies at all places on a disk that a recipe names."
     specs = recipe.source, *recipe.targets
-    places = [(s.name, p) for s in specs for p in (s.path, getattr(s, 'test_path', '')) if p and '://' not in p]
+    places = [(s.name, p) for s in specs for p in (s.path, getattr(s, 'test_path', '')) if p and not is_address(p)]
     return {abspath(expanduser(p)): place_state(name, p) for name, p in places}
 
 # %% ../../nbs/10_images/07_sources.ipynb #7cd90727
