@@ -169,8 +169,9 @@ def read_pixels(listing:Listing,
             return pixels, remarks_after(image, odd, channels)
     except Exception as e: # libraries raise errors of any kind where a file is damaged
         why = ' '.join(str(e).split()) # in one line
-        raise InputError(f'cannot read {listing.keys[i].rsplit(" ", 1)[0]} ({why}); remove it, or use --skip-bad to '
-                         'leave such files out') from None
+        fix = 'change its rights' if isinstance(e, PermissionError) else 'remove it'
+        raise InputError(f'cannot read {listing.keys[i].rsplit(" ", 1)[0]} ({why}); {fix}, or use --skip-bad to leave '
+                         'such files out') from None
 
 # %% ../../nbs/10_images/02_folders.ipynb #354ae35a
 def read_rows(listing:Listing, size:int, channels:int, skip_bad:bool) -> tuple:
@@ -224,12 +225,14 @@ def save_images(s:ImageSet,
                         titles=np.array(s.titles), groups=np.array(s.groups, dtype='U'), **extra)
 
 def _arrays(path):
-    need(hasattr(path, 'read') or Path(path).is_file(),
-         f'no file at {path}; give an .npz file with images, labels and class_names')
-    try:
-        with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in z.files}
-    except (ValueError, OSError, EOFError, AttributeError, TypeError, BadZipFile) as e:
-        raise InputError(f'cannot read {path} as plain arrays ({e}); save it with numpy.savez') from None
+    with looking():
+        need(hasattr(path, 'read') or Path(path).is_file(),
+             f'no file at {path}; give an .npz file with images, labels and class_names')
+        try:
+            with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in z.files}
+        except PermissionError: raise
+        except (ValueError, OSError, EOFError, AttributeError, TypeError, BadZipFile) as e:
+            raise InputError(f'cannot read {path} as plain arrays ({e}); save it with numpy.savez') from None
 
 # %% ../../nbs/10_images/02_folders.ipynb #711d6db8
 def _jpeg(a, i, path):

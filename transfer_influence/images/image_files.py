@@ -70,8 +70,10 @@ def shown(path) -> str:
     return os.fsencode(path).decode('utf-8', 'backslashreplace')
 
 def _stop(e):
-    raise InputError(f'cannot look into {shown(e.filename or "a folder")} ({e.strerror}); change its rights or remove '
-                     'it')
+    path = Path(e.filename or '.'); effective = os.access in os.supports_effective_ids
+    locked = [p for p in path.parents if not os.access(p, os.X_OK, effective_ids=effective)] # the last is the highest
+    raise InputError(f'cannot look into {shown(locked[-1] if locked else path)} ({e.strerror}); change its rights or '
+                     'remove it')
 
 @contextmanager
 def looking():
@@ -182,8 +184,8 @@ def tell_levels(path, classes:dict) -> None: # {class folder: [images]}
         'here, though they are called as the parts of a detection set are; give a folder that has one folder per class')
     if any(f.parent == d for d, files in classes.items() for f in files): return
     if max(len({f.relative_to(d).parts[0] for f in files}) for d, files in classes.items()) > 1: warnings.warn(
-        f'{shown(path)}: the class folders ({first}{", …"*(len(names) > 4)}) hold only folders: is there a level above '
-        'the classes? Then give the folder that holds the class folders, or move all of these into one')
+        f'{shown(path)}: the class folders ({first}{", …"*(len(names) > 4)}) hold only folders: is there a level '
+        'above the classes? Then give the folder that holds the class folders, or move all of these into one')
 
 # %% ../../nbs/10_images/01_image_files.ipynb #8eff2c68
 def _no_image(folder, found):

@@ -20,7 +20,7 @@ from ..basics.errors import nearest, need
 from ..basics.machine import is_address
 from ..basics.recipe import EMBEDDED, Recipe, SourceSpec, TargetSpec
 from .image_set import ImageSet, digits, glyphs, mnist5k, resize_set, select_classes
-from .image_files import THIN, files_below, holds_classes, looking
+from .image_files import THIN, files_below, holds_classes, looking, shown
 from .folders import list_folders, load_images, matched, read_listing
 from .public_sets import KNOWN, list_known
 from .hub import is_hub, list_hub, parse_address
@@ -118,9 +118,15 @@ def fitted(s:ImageSet, name:str, size:int, channels:int) -> ImageSet:
     return resize_set(s, size, channels)
 
 # %% ../../nbs/10_images/07_sources.ipynb #52c28d2a
-def _open(spec, size, channels):
+def _check_paths(spec):
     need(not is_open(spec), f"the recipe leaves open where '{spec.name}' lies; say it with --source-path or "
          '--target-path')
+    for path in (spec.path, getattr(spec, 'test_path', '')):
+        need(shown(path) == path, f"the path of '{spec.name}', {shown(path)}, is not UTF-8, so a run cannot note it "
+             'down; rename the folder')
+
+def _open(spec, size, channels):
+    _check_paths(spec)
     if spec.name in EMBEDDED:
         s = dict(glyphs=glyphs, digits=digits, mnist5k=mnist5k)[spec.name]()
         need(not getattr(spec, 'test_path', ''), f"the set '{spec.name}' takes no test_path; remove it")
@@ -167,12 +173,13 @@ def place_state(name:str, # of the set
                 path:str,
                ) -> list: # hashes of the names and sizes of all files, and of their times too; empty: nothing is there
     "What lies at a path, without opening a file. Of a public set that has its own layout, only that it is there."
-    address = parse_address(path); path = Path(address.path if address else path).expanduser()
-    if not path.exists(): return []
-    if name in KNOWN and path.is_dir() and not (is_pack(path) or holds_classes(path) or holds_classes(path/'train')):
-        return ['', '']
-    files = [path] if path.is_file() else files_below(path)[0]
-    found = [(str(f.relative_to(path)), f.stat()) for f in files if f.exists()]
+    with looking():
+        address = parse_address(path); path = Path(address.path if address else path).expanduser()
+        if not path.exists(): return []
+        if name in KNOWN and path.is_dir() and not any((is_pack(path), *map(holds_classes, (path, path/'train')))):
+            return ['', '']
+        files = [path] if path.is_file() else files_below(path)[0]
+        found = [(str(f.relative_to(path)), f.stat()) for f in files if f.exists()]
     words = [repr([(f, s.st_size) for f, s in found]), repr([(f, s.st_size, s.st_mtime_ns) for f, s in found])]
     return [sha256(w.encode('utf-8', 'surrogateescape')).hexdigest()[:16] for w in words]
 
