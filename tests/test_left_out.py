@@ -179,7 +179,7 @@ def test_names_that_differ_by_case_or_a_space(tmp_path):
     assert "'dog  s' and 'dog s' differ by case or spaces only and are two classes" in words
     if 'Dog' not in os.listdir(tmp_path) and not (tmp_path/'DOG').exists(): # the disk tells cases apart
         classes(tmp_path, ['Dog', 'a'])
-        assert "'Dog' and 'dog' (and 1 more such pairs)" in said(lambda: image_folder(tmp_path, 20))[1][0]
+        assert "'Dog' and 'dog' (and 1 more such pair)" in said(lambda: image_folder(tmp_path, 20))[1][0]
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='names are text there')

@@ -171,7 +171,7 @@ def tell_alike(path, names) -> None: # of classes
     by_look = {}
     for n in names: by_look.setdefault(' '.join(n.casefold().split()), []).append(n)
     pairs = [of_one[:2] for look, of_one in by_look.items() if len(of_one) > 1 and len(look) > 1]
-    more = f' (and {len(pairs) - 1} more such pairs)' if len(pairs) > 1 else ''
+    more = f' (and {len(pairs) - 1} more such pair{"s"*(len(pairs) > 2)})' if len(pairs) > 1 else ''
     if pairs: warnings.warn(f'{shown(path)}: the class folders {pairs[0][0]!r} and {pairs[0][1]!r}{more} differ by '
         'case or spaces only and are two classes; if that is not meant, put their images into one folder')
 
