@@ -3,8 +3,12 @@ import json
 import os
 import shutil
 import struct
+import sys
+import unicodedata
 import warnings
 import zlib
+from contextlib import contextmanager
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -15,9 +19,10 @@ from transfer_influence.basics.errors import InputError
 from transfer_influence.basics.recipe import SourceSpec, TargetSpec
 from transfer_influence.images.folders import image_folder, list_folder, read_listing, rows_of
 from transfer_influence.images.image_files import picture_suffixes
+from transfer_influence.images.image_set import resize_set, select_classes
 from transfer_influence.images.pack import (
     BLOCK, begin_pack, blocks_left, changed_images, make_pack, open_pack, pack_block, plan_pack)
-from transfer_influence.images.sources import load_source, load_target
+from transfer_influence.images.sources import load_source, load_target, place_state
 
 rng = np.random.default_rng(0)
 
@@ -93,6 +98,173 @@ def test_only_unknown_kinds(tmp_path):
     (tmp_path/'c').mkdir()
     for i in range(12): (tmp_path/'c'/f'{i}.nef').write_bytes(b'?')
     with pytest.raises(InputError, match='c has no image that Pillow reads; it has 12 of .nef: convert'): list_folder(tmp_path)
+
+
+# folders that are no classes
+
+def classes(root, names, n=3):
+    for c in names:
+        for i in range(n): picture(root/c/f'{i}.png')
+
+
+def test_parts_are_no_classes(tmp_path):
+    "By `image_folder` as by a recipe; folders with other names are said to be perhaps above the classes."
+    classes(tmp_path/'pets', [f'{part}/{c}' for part in ('train', 'val') for c in ('cat', 'dog')])
+    pets, words = said(lambda: image_folder(tmp_path/'pets', 20))
+    assert pets.class_names == ('cat', 'dog') and pets.train_part.tolist() == [True]*6 + [False]*6 and not words
+    shutil.move(tmp_path/'pets'/'val', tmp_path/'pets'/'later')
+    with pytest.raises(InputError, match='neither test/ nor val/; give .*/train itself'): image_folder(tmp_path/'pets', 20)
+    shutil.move(tmp_path/'pets'/'train', tmp_path/'pets'/'sooner')
+    _, (words,) = said(lambda: image_folder(tmp_path/'pets', 20))
+    assert '(later, sooner) hold only folders: is there a level above the classes?' in words
+
+
+def test_level_above_the_classes(tmp_path):
+    "Letters are said; classes whose images lie in one folder more are not; a recipe and a command say the same."
+    classes(tmp_path/'places', 'a/airfield a/alley b/bakery b/bank c/cafe/indoor'.split())
+    places, (words,) = said(lambda: image_folder(tmp_path/'places', 20))
+    assert places.class_names == ('a', 'b', 'c') and '(a, b, c) hold only folders' in words
+    assert len(said(lambda: load_source(SourceSpec('s', str(tmp_path/'places'), size=20, channels=3)))[1]) == 1
+    r = ti('ti_pack', tmp_path/'places', tmp_path/'pack', '--size', 8, '--workers', 1)
+    assert r.returncode == 0 and r.stderr.count('note: ') == 1 and 'hold only folders' in r.stderr, r.stderr
+    classes(tmp_path/'tiny', ['n01/images', 'n02/images']); assert not said(lambda: image_folder(tmp_path/'tiny', 20))[1]
+    classes(tmp_path/'some', ['cat', 'dog/small', 'dog/large']); assert not said(lambda: image_folder(tmp_path/'some', 20))[1]
+    classes(tmp_path/'yolo', ['images', 'labels', 'masks'])
+    assert 'parts of a detection set' in said(lambda: image_folder(tmp_path/'yolo', 20))[1][0]
+
+
+TOOLS = '@eaDir .ipynb_checkpoints __MACOSX $RECYCLE.BIN lost+found #recycle'.split() + ['System Volume Information']
+
+
+def test_folders_of_tools(tmp_path):
+    "Beside the classes, in a class, with images of their own or none; names that only begin so are classes."
+    classes(tmp_path, ['cat', 'dog'])
+    for tool in TOOLS:
+        picture(tmp_path/tool/'cat'/'0.png'); (tmp_path/'cat'/tool).mkdir()
+        picture(tmp_path/'dog'/tool/'0.png'/'thumb.jpg')
+    (tmp_path/'cat'/'Thumbs.db').write_bytes(b'?'); (tmp_path/'lost+found'/'cat'/'0.png').unlink()
+    for skip in (False, True):
+        pets, words = said(lambda: image_folder(tmp_path, 20, skip_bad=skip))
+        assert pets.class_names == ('cat', 'dog') and len(pets) == 6 and not words
+    classes(tmp_path, ['@home', '$5', '#1', 'lost'])
+    assert image_folder(tmp_path, 20).class_names == ('#1', '$5', '@home', 'cat', 'dog', 'lost')
+
+
+# names of classes
+
+NFC, NFD = (unicodedata.normalize(form, 'Café') for form in ('NFC', 'NFD'))
+
+
+def looks_the_same(folder, name): # macOS and some disks keep the two forms apart no more
+    picture(folder/name/'0.png')
+    return name not in os.listdir(folder)
+
+
+def test_two_forms_of_unicode(tmp_path):
+    "The training part was copied by one system, the evaluation part by another."
+    classes(tmp_path/'t'/'train', [NFC, 'Bar']); classes(tmp_path/'t'/'test', [NFD, 'Bar'])
+    source = SourceSpec('s', '?', size=20, channels=3)
+    whole, words = said(lambda: load_target(TargetSpec('t', str(tmp_path/'t')), source))
+    assert whole.class_names == ('Bar', NFC) and whole.labels.tolist() == [0, 0, 0, 1, 1, 1]*2 and not words
+    apart = load_target(TargetSpec('t', str(tmp_path/'t'/'train'), test_path=str(tmp_path/'t'/'test')), source)
+    assert apart.class_names == ('Bar', NFC) and apart.labels.tolist() == whole.labels.tolist()
+    for name in (NFC, NFD): assert select_classes(whole, [name]).class_names == (NFC,)
+    if looks_the_same(tmp_path/'t'/'train', NFD): return
+    with pytest.raises(InputError, match=r"look the same, 'Caf\\xe9' and 'Cafe\\u0301'"): image_folder(tmp_path/'t'/'train', 20)
+
+
+def test_names_that_differ_by_case_or_a_space(tmp_path):
+    classes(tmp_path, ['dog', 'dog s', 'dog  s', 'A', 'B'])
+    _, (words,) = said(lambda: image_folder(tmp_path, 20))
+    assert "'dog  s' and 'dog s' differ by case or spaces only and are two classes" in words
+    if 'Dog' not in os.listdir(tmp_path) and not (tmp_path/'DOG').exists(): # the disk tells cases apart
+        classes(tmp_path, ['Dog', 'a'])
+        assert "'Dog' and 'dog' (and 1 more such pair)" in said(lambda: image_folder(tmp_path, 20))[1][0]
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='names are text there')
+def test_names_that_are_no_text(tmp_path):
+    "Class folders are refused by name; images and folders above them work, or are refused in one line."
+    latin = os.fsdecode(b'caf\xe9')
+    classes(tmp_path/'set', ['bar', 'inn', latin])
+    for f in (lambda: image_folder(tmp_path/'set', 20), lambda: load_source(SourceSpec('s', str(tmp_path/'set'), size=20, channels=3))):
+        with pytest.raises(InputError, match=r'/set/caf\\xe9 is not UTF-8.*rename it'): f()
+    refused(ti('ti_pack', tmp_path/'set', tmp_path/'pack', '--size', 8), r'caf\xe9 is not UTF-8')
+    shutil.move(tmp_path/'set'/latin, tmp_path/'set'/'pub')
+    os.rename(tmp_path/'set'/'pub'/'0.png', tmp_path/'set'/'pub'/f'{latin}.png')
+    assert ti('ti_pack', tmp_path/'set', tmp_path/'pack', '--size', 8, '--workers', 1).returncode == 0 and len(open_pack(tmp_path/'pack')) == 9
+    shutil.move(tmp_path/'set', tmp_path/latin)
+    assert len(image_folder(os.fsencode(tmp_path/latin), 20)) == 9
+    with pytest.raises(InputError, match=r'caf\\xe9, is not UTF-8, so a run cannot'): load_source(SourceSpec('s', str(tmp_path/latin), size=20, channels=3))
+
+
+# sizes that are none, folders that are locked
+
+@pytest.mark.parametrize('size', [(16, 16), '16', 16., None, True, 0, -4, 100_000, float('nan')])
+def test_sizes_that_are_none(tmp_path, size):
+    classes(tmp_path, 'ab'); listed = list_folder(tmp_path); whole = read_listing(listed, 20)
+    for f in (lambda: image_folder(tmp_path, size), lambda: read_listing(listed, size), lambda: resize_set(whole, size, 3),
+              lambda: plan_pack(listed, 'pack', size), lambda: make_pack(listed, tmp_path/'pack', size)):
+        with pytest.raises(InputError, match='size must be one whole number from 1 to 4096, the side of a square in pixels'): f()
+    assert not (tmp_path/'pack').exists()
+
+
+def test_channels_that_are_none(tmp_path):
+    classes(tmp_path/'set', 'ab'); listed = list_folder(tmp_path/'set')
+    for n in (4, 2, 0, '3', None, True):
+        for f in (lambda: image_folder(tmp_path/'set', 20, n), lambda: resize_set(read_listing(listed, 20), 20, n), lambda: plan_pack(listed, 'pack', 8, n)):
+            with pytest.raises(InputError, match='channels must be 1 .grey. or 3 .colour.'): f()
+    assert make_pack(listed, tmp_path/'pack', np.int64(8), np.int16(1))['size'] == 8 and image_folder(tmp_path/'set', np.uint8(8)).images.shape[1] == 8
+
+
+@contextmanager
+def as_nobody(folder):
+    "Without the rights of root, which opens whatever it likes."
+    picture_suffixes(); import_module('torchvision.datasets') # the files of libraries may be locked too
+    if os.geteuid(): yield; return
+    for at, folders, files in os.walk(folder):
+        for name in ('', *folders, *files): os.chown(os.path.join(at, name), 65534, 65534)
+    above = [p for p in folder.parents if not p.stat().st_mode & 1]
+    for p in above: p.chmod(p.stat().st_mode | 1)
+    os.setegid(65534); os.seteuid(65534)
+    try: yield
+    finally: os.seteuid(0); os.setegid(0)
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='rights are others there')
+@pytest.mark.parametrize('locked, mode', [('set', 0), ('set', 0o444), ('set/b', 0), ('set/b', 0o444), ('set/train', 0), ('', 0), ('set/b/bare', 0)])
+def test_locked(tmp_path, locked, mode):
+    "The top of a set, a class, a part, what lies above, and a file of which only its beginning would tell what it is."
+    root = tmp_path/'above'
+    classes(root/'set', 'abc'); (root/'set'/'b'/'0.png').rename(root/'set'/'b'/'bare')
+    if 'train' in locked: classes(root/'set', ['train/a', 'train/b'])
+    source = SourceSpec('s', str(root/'set'), size=20, channels=3)
+    with as_nobody(root):
+        (root/locked).chmod(mode)
+        try:
+            for f in (lambda: image_folder(root/'set', 20), lambda: load_source(source), lambda: load_target(TargetSpec('pets', str(root/'set')), source)):
+                with pytest.raises(InputError, match=f'cannot look into {root/locked}[^ ]* .Permission denied.; change its rights or remove it'): f()
+            if 'bare' not in locked:
+                with pytest.raises(InputError, match=f'cannot look into {root/locked}'): place_state('s', str(root/'set'))
+        finally: (root/locked).chmod(0o755)
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='rights are others there')
+def test_locked_packs_and_files(tmp_path):
+    root = tmp_path/'above'; classes(root/'set', 'ab'); listed = list_folder(root/'set')
+    for mode in (0, 0o500): (root/str(mode)).mkdir()
+    make_pack(listed, root/'pack', 8)
+    with as_nobody(root):
+        for mode, words in [(0, 'look into it .Permission denied.'), (0o500, 'cannot write .*begun.json .Permission denied.')]:
+            (root/str(mode)).chmod(mode)
+            with pytest.raises(InputError, match=words): make_pack(listed, root/str(mode), 8)
+            (root/str(mode)).chmod(0o755)
+        for name in ('images.npy', 'pack.json'):
+            (root/'pack'/name).chmod(0)
+            with pytest.raises(InputError, match=f'cannot look into .*/{name} '): open_pack(root/'pack')
+            (root/'pack'/name).chmod(0o644)
+        (root/'set'/'b'/'1.png').chmod(0)
+        with pytest.raises(InputError, match='cannot read b/1.png .*; change its rights, or use --skip-bad'): image_folder(root/'set', 20)
 
 
 # what comes out other than expected

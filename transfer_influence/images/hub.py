@@ -17,8 +17,7 @@ import numpy as np
 # %% ../../nbs/10_images/04_hub.ipynb #7d731bf4
 from ..basics.errors import InputError, nearest, need
 from ..basics.arrays import distinct
-from .folders import Listing
-from .public_sets import join_parts
+from .folders import Listing, join_parts
 
 # %% ../../nbs/10_images/04_hub.ipynb #1b7fe77d
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ import numpy as np
 
 # %% ../../nbs/10_images/06_pack.ipynb #74006f37
 from ..basics.errors import InputError, need
-from .image_set import ImageSet
-from .image_files import REMARKS, tell_odd
+from ..basics.machine import is_address
+from .image_set import ImageSet, check_size
+from .image_files import REMARKS, looking, tell_odd
 from .folders import Listing, read_rows, rows_of
 from .pack_files import (
-    NO_STAMP, differing, hashes_now, is_changed, read_table, stamp, table_bytes, unlike)
+    NO_STAMP, differing, hashes_now, is_changed, read_json, read_table, stamp, table_bytes, unlike, write_whole)
 
 # %% ../../nbs/10_images/06_pack.ipynb #aee4a190
 BLOCK = 256 # images a worker decodes between two marks of progress
@@ -48,22 +49,13 @@ def _hash(*texts): return sha256('\n'.join(texts).encode('utf-8', 'surrogateesca
 
 def plan_pack(listing:Listing, out, size:int, channels:int=3, skip_bad:bool=False) -> PackPlan:
     "What would be packed. Raises `InputError` for sizes that make no sense."
-    need(isinstance(size, int) and 4 <= size <= 1024, f'size must be a whole number from 4 to 1024, not {size!r}')
-    need(channels in (1, 3), f'channels must be 1 (grey) or 3 (colour), not {channels}')
+    size, channels = check_size(size, channels)
+    need(4 <= size <= 1024, f'size must be a whole number from 4 to 1024, not {size}')
     labels = ' '.join(map(str, listing.labels))
     return PackPlan(str(out), size, channels, len(listing), _hash(*listing.keys, *listing.class_names, labels),
                     skip_bad)
 
 # %% ../../nbs/10_images/06_pack.ipynb #2d5abca7
-def _write(path, data:bytes):
-    "A file appears whole or not at all."
-    part = Path(f'{path}.{os.getpid()}'); part.write_bytes(data); os.replace(part, path)
-
-def _read_json(path):
-    if not Path(path).is_file(): return None
-    try: return json.loads(Path(path).read_text('utf-8'))
-    except ValueError: raise InputError(f'{path} is damaged; delete {Path(path).parent} and pack again') from None
-
 def is_pack(path) -> bool:
     "Is there a pack, finished or not?"
     return any((Path(path).expanduser()/f).is_file() for f in ('pack.json', 'begun.json'))
@@ -100,12 +92,13 @@ def locked(out):
 def begin_pack(plan:PackPlan, listing:Listing) -> dict: # the header where the pack is finished already, else None
     "Prepare the file of pixels, or find it. Raises `InputError` where something else is there."
     out = Path(plan.out)
-    if head := _read_json(out/'pack.json'):
+    if head := read_json(out/'pack.json'):
         _check_same(plan, head, listing); _clear(out); return head
-    if head := _read_json(out/'begun.json'): _check_same(plan, head, listing)
+    if head := read_json(out/'begun.json'): _check_same(plan, head, listing)
     else:
         need(not any(out.iterdir()), f'{out} holds other files; give an empty or a new folder')
-        _write(out/'begun.json', json.dumps(dict(size=plan.size, channels=plan.channels, files=plan.files)).encode())
+        begun = dict(size=plan.size, channels=plan.channels, files=plan.files)
+        write_whole(out/'begun.json', json.dumps(begun).encode())
     _new_pixels(plan)
     (out/'blocks').mkdir(exist_ok=True)
 
@@ -153,7 +146,7 @@ def pack_block(plan:PackPlan,
         f.write(pixels.tobytes()); f.flush(); os.fsync(f.fileno())
     done = dict(sha256=sha256(pixels).hexdigest(), bad=[start + i for i in bad], stamps=stamps)
     done |= {kind: [[start + i, number] for i, number in rows.items()] for kind, rows in odd.items()}
-    _write(Path(plan.out)/'blocks'/f'{block:06d}.json', json.dumps(done).encode())
+    write_whole(Path(plan.out)/'blocks'/f'{block:06d}.json', json.dumps(done).encode())
     return len(listing)
 
 # %% ../../nbs/10_images/06_pack.ipynb #ed47d0f6
@@ -161,7 +154,7 @@ def _sha(plan, images, block):
     rows = plan.rows(block)
     return sha256(np.ascontiguousarray(images[rows[0]:rows[-1] + 1])).hexdigest()
 
-def _mark(plan, block): return _read_json(Path(plan.out)/'blocks'/f'{block:06d}.json')
+def _mark(plan, block): return read_json(Path(plan.out)/'blocks'/f'{block:06d}.json')
 
 def _is_done(plan, listing, images, block):
     "Is a block marked, whole, and are its files what they were?"
@@ -182,7 +175,7 @@ def _odd(marks): # {kind of remark: {row number: number}}
 
 def _write_table(plan, listing, marks):
     stamps = [s for b, m in zip(plan.blocks, marks) for s in m.get('stamps') or [NO_STAMP]*len(plan.rows(b))]
-    if any(s[1] for s in stamps): _write(Path(plan.out)/'files.jsonl', table_bytes(listing.keys, stamps))
+    if any(s[1] for s in stamps): write_whole(Path(plan.out)/'files.jsonl', table_bytes(listing.keys, stamps))
 
 def _without_bad(plan, kept): # -> hashes of the blocks
     "The file of pixels without the gaps that unreadable images left."
@@ -218,7 +211,7 @@ def finish_pack(plan:PackPlan, listing:Listing) -> dict: # the header
     _write_table(plan, listing, marks)
     head = dict(pack=1, size=plan.size, channels=plan.channels, images=len(kept), files=plan.files, left_out=len(bad),
                 class_names=listing.class_names, titles=listing.titles, groups=listing.groups, blocks=hashes)
-    _write(out/'pack.json', json.dumps(head, indent=1, ensure_ascii=False).encode())
+    write_whole(out/'pack.json', json.dumps(head, indent=1, ensure_ascii=False).encode())
     _clear(out)
     return head
 
@@ -249,10 +242,11 @@ def _check_marks(plan, listing):
 # %% ../../nbs/10_images/06_pack.ipynb #4eccf8cb
 def _out_folder(listing, out):
     "The folder of the pack, made. Raises `InputError` where it cannot be."
-    need('://' not in str(out), f'a pack lies on a disk, not at {out}')
+    need(not is_address(out), f'a pack lies on a disk, not at {out}')
     out = Path(out).expanduser()
-    try: out.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise InputError(f'cannot make the folder {out} ({e.strerror}); give another') from None
+    try: out.mkdir(parents=True, exist_ok=True); os.listdir(out)
+    except OSError as e: raise InputError(f'cannot make the folder {out}, or look into it ({e.strerror}); give '
+                                          'another') from None
     return out
 
 # %% ../../nbs/10_images/06_pack.ipynb #ef3177ce
@@ -280,9 +274,12 @@ def make_pack(listing:Listing,
 # %% ../../nbs/10_images/06_pack.ipynb #a033962f
 def open_pack(path) -> ImageSet:
     "The images of a finished pack, mapped. Raises `InputError` where it is unfinished or incomplete."
-    path = Path(path).expanduser(); head = _read_json(path/'pack.json')
+    path = Path(path).expanduser(); head = read_json(path/'pack.json')
     need(head, f'{path} is not finished; give the same ti-pack command again')
-    try: images, labels = np.load(path/'images.npy', mmap_mode='c'), np.load(path/'labels.npy', allow_pickle=False)
+    try:
+        with looking():
+            images, labels = np.load(path/'images.npy', mmap_mode='c'), np.load(path/'labels.npy', allow_pickle=False)
+    except InputError: raise
     except (OSError, ValueError) as e: raise InputError(f'{path} is damaged ({e}); delete it and pack again') from None
     need(len(images) == head['images'], f'{path} is damaged: {len(images)} images instead of {head["images"]}; delete '
                                         'it and pack again')
@@ -291,7 +288,7 @@ def open_pack(path) -> ImageSet:
 
 def check_pack(path) -> list: # numbers of damaged blocks
     "Compare all pixels of a pack with their hashes."
-    path = Path(path).expanduser(); head = _read_json(path/'pack.json')
+    path = Path(path).expanduser(); head = read_json(path/'pack.json')
     need(head, f'{path} is no finished pack')
     return [b for b, (a, c) in enumerate(zip(_block_hashes(_pixels(path/'images.npy')), head['blocks'])) if a != c]
 
@@ -301,7 +298,7 @@ def changed_images(listing:Listing, # of the same files as when it was packed
                    engine=None,     # worker processes; empty: this process
                   ) -> list:        # of names
     "The images that are no longer what was packed: every byte is compared. Raises `InputError` for an unfinished pack."
-    out = Path(out).expanduser(); head = _read_json(out/'pack.json')
+    out = Path(out).expanduser(); head = read_json(out/'pack.json')
     need(head, f'{out} is no finished pack')
     plan, table = plan_pack(listing, out, head['size'], head['channels']), read_table(out)
     task = partial(hashes_now, 0 if table else plan.size, plan.channels)

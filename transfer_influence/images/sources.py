@@ -20,9 +20,9 @@ from ..basics.errors import nearest, need
 from ..basics.machine import is_address
 from ..basics.recipe import EMBEDDED, Recipe, SourceSpec, TargetSpec
 from .image_set import ImageSet, digits, glyphs, mnist5k, resize_set, select_classes
-from .image_files import THIN, files_below
-from .folders import holds_classes, load_images, matched, read_listing
-from .public_sets import KNOWN, list_folders, list_known
+from .image_files import THIN, files_below, holds_classes, looking, shown
+from .folders import list_folders, load_images, matched, read_listing
+from .public_sets import KNOWN, list_known
 from .hub import is_hub, list_hub, parse_address
 from .pack import is_pack, open_pack
 
@@ -77,14 +77,16 @@ def list_images(name:str,  # of the set; a public one is read as torchvision lay
                 path:str,  # a folder, or hf://owner/name, with a part and columns where they must be chosen
                 download:bool=False, # fetch a public set if it is not there
                ): # a `Listing`
-    "What lies at a path that is not arrays already."
-    if is_hub(path): return list_hub(path)
-    if name in KNOWN: return list_known(name, path, download)
-    return list_folders(path)
+    "What lies at a path that is not arrays already. Raises `InputError` where nothing does, or a folder is locked."
+    with looking():
+        if is_hub(path): return list_hub(path)
+        if name in KNOWN: return list_known(name, path, download)
+        return list_folders(path)
 
 def _at_path(spec, path, size, channels):
-    if is_pack(path): return open_pack(path)
-    if path.endswith('.npz'): return load_images(path)
+    with looking():
+        if is_pack(path): return open_pack(path)
+        if path.endswith('.npz'): return load_images(path)
     listing = list_images(spec.name, path, spec.download)
     return read_listing(listing, size, channels, spec.skip_bad, spec.name)
 
@@ -116,9 +118,15 @@ def fitted(s:ImageSet, name:str, size:int, channels:int) -> ImageSet:
     return resize_set(s, size, channels)
 
 # %% ../../nbs/10_images/07_sources.ipynb #52c28d2a
-def _open(spec, size, channels):
+def _check_paths(spec):
     need(not is_open(spec), f"the recipe leaves open where '{spec.name}' lies; say it with --source-path or "
          '--target-path')
+    for path in (spec.path, getattr(spec, 'test_path', '')):
+        need(shown(path) == path, f"the path of '{spec.name}', {shown(path)}, is not UTF-8, so a run cannot note it "
+             'down; rename the folder')
+
+def _open(spec, size, channels):
+    _check_paths(spec)
     if spec.name in EMBEDDED:
         s = dict(glyphs=glyphs, digits=digits, mnist5k=mnist5k)[spec.name]()
         need(not getattr(spec, 'test_path', ''), f"the set '{spec.name}' takes no test_path; remove it")
@@ -165,19 +173,20 @@ def place_state(name:str, # of the set
                 path:str,
                ) -> list: # hashes of the names and sizes of all files, and of their times too; empty: nothing is there
     "What lies at a path, without opening a file. Of a public set that has its own layout, only that it is there."
-    address = parse_address(path); path = Path(address.path if address else path).expanduser()
-    if not path.exists(): return []
-    if name in KNOWN and path.is_dir() and not (is_pack(path) or holds_classes(path) or holds_classes(path/'train')):
-        return ['', '']
-    files = [path] if path.is_file() else files_below(path)[0]
-    found = [(str(f.relative_to(path)), f.stat()) for f in files if f.exists()]
+    with looking():
+        address = parse_address(path); path = Path(address.path if address else path).expanduser()
+        if not path.exists(): return []
+        if name in KNOWN and path.is_dir() and not any((is_pack(path), *map(holds_classes, (path, path/'train')))):
+            return ['', '']
+        files = [path] if path.is_file() else files_below(path)[0]
+        found = [(str(f.relative_to(path)), f.stat()) for f in files if f.exists()]
     words = [repr([(f, s.st_size) for f, s in found]), repr([(f, s.st_size, s.st_mtime_ns) for f, s in found])]
     return [sha256(w.encode('utf-8', 'surrogateescape')).hexdigest()[:16] for w in words]
 
 def place_states(recipe:Recipe) -> dict: # {path: [names and sizes, times]}
     "What lies at all places on a disk that a recipe names."
     specs = recipe.source, *recipe.targets
-    places = [(s.name, p) for s in specs for p in (s.path, getattr(s, 'test_path', '')) if p and '://' not in p]
+    places = [(s.name, p) for s in specs for p in (s.path, getattr(s, 'test_path', '')) if p and not is_address(p)]
     return {abspath(expanduser(p)): place_state(name, p) for name, p in places}
 
 # %% ../../nbs/10_images/07_sources.ipynb #7cd90727
