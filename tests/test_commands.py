@@ -155,7 +155,8 @@ def save(path, **arrays): np.savez(path, **arrays); return path
     (dict(masks=np.ones((9, 3), bool)), ("no array 'outputs'",)),
     (dict(outputs=np.ones((9, 3))), ("no array 'masks'",)),
     (dict(masks=np.full((9, 3), 2), outputs=np.ones((9, 3))), ('0 and 1 only',)),
-    (dict(masks=np.ones((9, 3)), outputs=np.ones((9, 3))), ('bool or whole numbers',)),
+    (dict(masks=np.ones((9, 3)), outputs=np.ones((9, 3))), ('saw the same classes',)), # 0. and 1. are clear
+    (dict(masks=np.full((9, 3), .5), outputs=np.ones((9, 3))), ('hold shares such as 0.5',)),
     (dict(masks=np.eye(9, 3, dtype=int), outputs=np.ones((4, 9))), ('transpose it',)),
     (dict(masks=np.eye(9, 3, dtype=int), outputs=np.full((9, 2), np.nan)), ('NaN',)),
     (dict(masks=np.eye(9, 3, dtype=int), outputs=np.ones((9, 2)), class_names=['a']), ('as many class names',)),

@@ -10,6 +10,7 @@ import numpy as np
 
 # %% ../../nbs/50_influence/03_lookup.ipynb #02d9245e
 from ..basics.errors import InputError, need, nearest
+from ..images.image_set import nfc
 
 # %% ../../nbs/50_influence/03_lookup.ipynb #6d93f618
 def position(key,   # a name, or a whole number
@@ -19,6 +20,7 @@ def position(key,   # a name, or a whole number
     "The position of a row or column. Raises `InputError` for one that is not there."
     known = tuple(known)
     if isinstance(key, str):
+        if key not in known: key = next((n for n in known if nfc(n) == nfc(key)), key) # an accent has two forms
         need(key in known, f"no {what} '{key}'{nearest(key, known)}")
         need(known.count(key) == 1, f"{known.count(key)} {what}s are called '{key}'; use the number of one")
         return known.index(key)
