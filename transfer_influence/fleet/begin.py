@@ -22,7 +22,8 @@ from ..images.sources import load_source, load_target
 from ..design.masks import Masks, sample_example_masks, sample_groups, sample_masks
 from ..training.own_training import OwnTraining, select_part
 from ..records.store import (
-    Store, create_arrays, extend_arrays, is_remote, is_run, open_run, read_images, write_images)
+    Store, column_crc, is_foreign, is_remote, is_run, open_run, read_images, write_images)
+from ..records.run_arrays import create_arrays, extend_arrays
 
 # %% ../../nbs/45_fleet/02_begin.ipynb #4189ed1a
 @dataclass(frozen=True, eq=False)

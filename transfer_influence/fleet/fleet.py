@@ -28,7 +28,8 @@ from ..images.sources import load_target
 from ..training.own_training import OwnTraining, check_target_name
 from ..records.predictions import Predictions
 from ..records.store import (
-    Store, committed, create_arrays, extend_arrays, is_remote, is_run, open_run, write_images)
+    Store, StoreError, committed, is_remote, is_run, numbers_in, open_run, write_images)
+from ..records.run_arrays import create_arrays, extend_arrays
 from ..records.read_run import (
     Verification, read_predictions, run_header, compact as compact_target, verify as verify_run)
 from .engine import WorkerDied, run_tasks, shard_of
