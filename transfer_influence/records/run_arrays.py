@@ -15,7 +15,7 @@ from zarr.codecs import Crc32cCodec
 # %% ../../nbs/40_records/04_run_arrays.ipynb #dc0eb415
 from ..basics.errors import need
 from ..basics.recipe import OUTPUTS
-from .store import Store, StoreError, storing
+from .store import Store, StoreError, commit_path, row_crc, storing
 
 # %% ../../nbs/40_records/04_run_arrays.ipynb #1763d015
 def _array(group, name, shape, dtype, chunks, fill):
@@ -90,6 +90,14 @@ def _holds(store, old, values):
         except ValueError: same = False; store.delete([f'{old.path}/c/{at//ROWS}/0'])
     return same
 
+def _check_trained(store, old, values):
+    "Raises `InputError` where a model was trained with another mask than is drawn now."
+    kept = old[:len(values)]
+    for i in np.flatnonzero((kept != values[:len(kept)]).any(1) & kept.any(1)):
+        mark = store.get(commit_path(i)).get('mask') if store.exists(commit_path(i)) else None
+        need(mark != row_crc(kept[i]), f'model {i} of {store.root} was trained with another mask than is drawn now; go '
+             'on with the version of this package that began the run, or use another --out')
+
 def _targets(store):
     "The names of all targets of a run, also of those that were added."
     added = (p.split('/')[1] for p in store.paths('added') if p.endswith('/target.json'))
@@ -107,6 +115,7 @@ def extend_arrays(store:Store,
         need(old.shape[1] == K, f'{store.root} has masks over {old.shape[1]} units, not {K}: use another --out')
         for _ in range(9): # another session that extends in this instant may write over our rows, and we over its
             if _holds(store, old, values): break
+            _check_trained(store, old, values)
             _grow(store, old, m)
             old = store.group()['subset']; old[:m] = values
         for path in (f'target/{t}/pred' for t in _targets(store)):
