@@ -19,6 +19,7 @@ from PIL import Image
 
 # %% ../../nbs/10_images/01_folders.ipynb #6ce47bd0
 from ..basics.errors import InputError, need
+from ..basics.places import room_for, saved_as
 from .image_set import ImageSet, fit_image
 
 # %% ../../nbs/10_images/01_folders.ipynb #0155b3e1
@@ -184,7 +185,7 @@ def save_images(s:ImageSet,
                ) -> None:
     "Write an image set as an `.npz` file that `load_images` reads."
     extra = {} if s.train_part is None else dict(train_part=s.train_part)
-    np.savez(path, images=s.images, labels=s.labels, class_names=np.array(s.class_names),
+    np.savez(room_for(path, '.npz'), images=s.images, labels=s.labels, class_names=np.array(s.class_names),
                         titles=np.array(s.titles), groups=np.array(s.groups, dtype='U'), **extra)
 
 def _arrays(path):
@@ -230,7 +231,7 @@ def distinct(names, # lists of synonyms, with commas between
 def load_images(path, # an .npz file with images (N, height, width[, channels]) uint8, labels (N,), class_names (K,)
                ) -> ImageSet:
     "Read an image set. Raises `InputError` where the file is missing, incomplete or holds pickles."
-    path = path if hasattr(path, 'read') else Path(path).expanduser()
+    path = saved_as(path, '.npz')
     a = _arrays(path)
     if 'data' in a and 'offsets' in a:
         need('class_names' in a, f"{path} has no array 'class_names'; it has {sorted(a)}")

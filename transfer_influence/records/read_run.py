@@ -45,8 +45,10 @@ def find_target(head:dict,
 
 # %% ../../nbs/40_records/03_read_run.ipynb #56d7db3e
 def _fault(store, i, target, what):
-    return StoreError(f"model {i} of '{target}' {what}; "
-                      f'give `ti-verify {store.root} --repair`: it will be trained anew')
+    head = store.get('fleet.json')
+    own = 'own' in head and not head.get('child') # no folder holds the user's own functions
+    way = 'call Fleet(own, out).verify(repair=True)' if own else f'give `ti-verify {store.root} --repair`'
+    return StoreError(f"model {i} of '{target}' {what}; {way}: it will be trained anew")
 
 def read_row(store:Store,
              target:str,
@@ -177,10 +179,11 @@ def failures_of(store:Store,
                ) -> Failures:
     "How many models of a run failed, and which class the failures go with where that is sure."
     head = run_header(store); target, about = find_target(head, target)
-    added = target if about.get('added') else None
-    done, failed = ([i for i in x if limit is None or i < limit] for x in (committed(store, added),
-                                                                          numbers_in(store, 'failures')))
-    failed = sorted(set(failed) - set(done))
+    done = [i for i in committed(store, target if about.get('added') else None) if limit is None or i < limit]
+    return _failures(store, head, target if about.get('added') else None, done, limit)
+
+def _failures(store, head, added, done, limit):
+    failed = sorted(i for i in set(numbers_in(store, 'failures')) - set(done) if limit is None or i < limit)
     if added: failed = [i for i in failed if store.get(f'failures/{i:06d}.json').get('target') == added]
     units = head.get('units') == 'examples' # single images are too many to name one
     if not failed or units: return Failures(len(failed), len(done))
@@ -212,8 +215,9 @@ def read_predictions(store:Store,
     need(not head.get('child'), f'the subsets of {store.root} were chosen, not drawn, so influence cannot be '
          'estimated from them; give the run in the folder above')
     target, about = find_target(head, target)
-    done = [i for i in committed(store, target if about.get('added') else None) if limit is None or i < limit]
-    failed = failures_of(store, target, limit)
+    added = target if about.get('added') else None
+    done = [i for i in committed(store, added) if limit is None or i < limit]
+    failed = _failures(store, head, added, done, limit)
     need(len(done) >= 2, f'{store.root} has {len(done)} finished models; influence needs at least 2: continue the run'
          + failed.failed*f'. {failed.failed} models failed; ti-status says why')
     label, part, _ = read_columns(store, target)

@@ -128,10 +128,17 @@ LEFT = {'thumbs.db', 'ehthumbs.db', 'desktop.ini', '@eadir', '__macosx', '.apple
 
 def is_foreign(path:str) -> bool:
     "Is it a hidden file, or one that a file manager left?"
-    parts = str(path).split('/')
-    return parts[-1].startswith('.') or any(p.lower() in LEFT for p in parts)
+    parts = path.lower().split('/')
+    return parts[-1].startswith('.') or not LEFT.isdisjoint(parts)
 
 # %% ../../nbs/40_records/02_store.ipynb #56f0c7eb
+def _way_out(store, path):
+    "What to do about a damaged file."
+    if path == 'fleet.json': return 'copy it from where it is whole: it alone says what the run is'
+    if path.startswith(('commits', 'added')) and not path.endswith('target.json'):
+        return f'`ti-verify {store.root} --repair` has it trained again'
+    return 'delete it, or copy it from where it is whole'
+
 @patch
 def put(self:Store, path:str, value:dict, create:bool=True) -> bool:
     "Write a JSON file; by default only if it is not there yet."
@@ -142,8 +149,8 @@ def get(self:Store, path:str) -> dict:
     "Read a JSON file. Raises `StoreError` if it is not valid."
     data = self.get_bytes(path)
     try: return json.loads(data)
-    except ValueError: raise StoreError(f'{self.root}/{path} is damaged: it is not JSON; `ti-verify --repair` '
-                                        'mends what can be mended') from None
+    except ValueError:
+        raise StoreError(f'{self.root}/{path} is damaged: it is not JSON; {_way_out(self, path)}') from None
 
 @patch
 def group(self:Store, mode='r+', path='data.zarr'):
@@ -250,7 +257,8 @@ def write_model(store:Store,
 
 def numbers_in(store:Store, folder:str) -> list: # ascending
     "The models that have a file in a folder."
-    return sorted(int(n) for n in (Path(p).stem for p in store.paths(folder)) if n.isdecimal())
+    names = (p.rpartition('/')[2].rpartition('.')[0] for p in store.paths(folder))
+    return sorted(int(n) for n in names if n.isdecimal())
 
 def committed(store:Store, added:str=None) -> list: # ascending model numbers
     "The models that are done."
