@@ -112,9 +112,8 @@ LOST = {'subset/c/1/0': '276 models, such as model 1024', 'subset/c/0/0': '1024 
         'zarr.json': 'data.zarr is missing', 'target/t/label/zarr.json': 'label is missing'}
 
 
-@pytest.mark.parametrize('emptied', [False, True], ids=['missing', 'zero bytes'])
-@pytest.mark.parametrize('copied', [False, True], ids=['rows', 'compact'])
-@pytest.mark.parametrize('path', LOST)
+@pytest.mark.parametrize('path, copied, emptied', [*((p, False, e) for p in LOST for e in (False, True)), ('subset/c/1/0', True, False),
+                                                   ('target/t/select/c/0', True, False)])
 def test_lost_part(large, tmp_path, path, copied, emptied):
     "What an interrupted copy or a power failure leaves is one line; the command that made the run mends it without training."
     shutil.copytree(large, tmp_path/'run'); store, of = open_run(tmp_path/'run'), own(1300)
@@ -167,13 +166,13 @@ def recipe(models=6):
 def trained(tmp_path_factory):
     from transfer_influence.basics.recipe import to_toml
     folder = tmp_path_factory.mktemp('trained')
-    (folder/'r.toml').write_text(to_toml(recipe()))
-    run(recipe(), folder/'run')
+    (folder/'r.toml').write_text(to_toml(recipe(12)))
+    run(recipe(12), folder/'run')
     return folder
 
 
 @pytest.mark.timeout(250)
-@pytest.mark.parametrize('path', ['data.zarr/subset/zarr.json', 'data.zarr/subset/c/0/0', 'data.zarr/target/digits/select/c/0', 'data.zarr/zarr.json'])
+@pytest.mark.parametrize('path', ['data.zarr/subset/c/0/0', 'data.zarr/zarr.json'])
 def test_commands(trained, tmp_path, path):
     "What the line names works: ti-run makes the run whole, and nothing is trained."
     shutil.copytree(trained/'run', tmp_path/'run'); (tmp_path/'run'/path).unlink()
@@ -190,7 +189,7 @@ def test_lost_outputs(trained, tmp_path):
     "Outputs that are lost are trained again; the line names the command, and it works."
     shutil.copytree(trained/'run', tmp_path/'run'); shutil.rmtree(tmp_path/'run/data.zarr/target')
     one_line(command('ti-influence', tmp_path/'run'), 'give the command that made the run again')
-    mend_arrays(recipe(), tmp_path/'run')
+    mend_arrays(recipe(12), tmp_path/'run')
     one_line(command('ti-influence', tmp_path/'run'), f'ti-verify {tmp_path}/run --repair')
     assert command('ti-verify', tmp_path/'run', '--repair', '--workers', 1).returncode == 0
     a, b = (read_predictions(open_run(f/'run')).output()[1] for f in (trained, tmp_path))
@@ -208,7 +207,7 @@ def test_empty_files(trained, tmp_path, path, words):
 @pytest.mark.timeout(250)
 def test_foreign_files(tmp_path):
     "Finder, Explorer and shared drives leave files in every folder of a run; all goes on as before."
-    f = ti.Fleet(recipe(8), tmp_path/'run'); f.run(engine='here', quiet=True)
+    f = ti.Fleet(recipe(16), tmp_path/'run'); f.run(engine='here', quiet=True)
     curve = ti.removal_curve(tmp_path/'run', ks=[2], replicates=2, engine='here', quiet=True)
     p = f.predictions()
     for folder in sorted({q.parent for q in (tmp_path/'run').rglob('*') if q.is_file()}):
@@ -216,10 +215,10 @@ def test_foreign_files(tmp_path):
         for name in ('.DS_Store', 'Thumbs.db', 'desktop.ini', *(f'._{q.name}' for q in inside[:3])): (folder/name).write_bytes(b'\0\5\26\7')
         for q in inside[:3]: shutil.copy(q, folder/f'{q.stem} (conflicted copy){q.suffix}')
     again = f.predictions()
-    assert (again.output()[1] == p.output()[1]).all() and run_status(tmp_path/'run')['done'] == 8 and f.verify().ok
+    assert (again.output()[1] == p.output()[1]).all() and run_status(tmp_path/'run')['done'] == 16 and f.verify().ok
     assert ti.removal_curve(tmp_path/'run', ks=[2], replicates=2, engine='here', quiet=True).to_dataframe().equals(curve.to_dataframe())
     assert Path(ti.make_report(tmp_path/'run')).is_file()
-    assert run(recipe(10), tmp_path/'run').trained == 2
+    assert run(recipe(18), tmp_path/'run').trained == 2
     (tmp_path/'new').mkdir(); (tmp_path/'new/.DS_Store').touch(); (tmp_path/'new/Thumbs.db').touch()
     assert run(own(3), tmp_path/'new').done == 3
 
@@ -311,7 +310,8 @@ def test_large_training(tmp_path):
 
 def test_packed(tmp_path):
     "The task is small, its file is of this session alone, and no other bytes are ever unpacked."
-    task = task_of(own(train_fn=holding(BIG)), Store(tmp_path))
+    store = Store(tmp_path); store.put('fleet.json', {})
+    task = task_of(own(train_fn=holding(BIG)), store)
     with pytest.warns(UserWarning), sent(task, 'local') as ready:
         assert len(pickle.dumps(ready)) < 2000 and Path(ready.own.path).parent.stat().st_mode & 0o777 == 0o700
         assert len(ready.own.read()) > 12e6

@@ -127,6 +127,7 @@ def own_experiment(own:OwnTraining, store:Store=None) -> Experiment:
     _mark(head, columns)
     return Experiment(head | _units(own, masks), masks, columns, images, outputs.pop())
 
+# %% ../../nbs/45_fleet/02_begin.ipynb #8b6c44d3
 def experiment(of, store:Store=None) -> Experiment: # `of`: a `Recipe` or an `OwnTraining`
     "What `of` describes."
     return recipe_experiment(of, store) if isinstance(of, Recipe) else own_experiment(of, store)
@@ -177,7 +178,8 @@ def check_images(head:dict, new:dict, out) -> None:
 def _is_free(out):
     "A new run needs a folder without other files."
     if is_remote(out): return not Store(out).paths('')
-    return not Path(out).is_dir() or all(is_foreign(p.name) for p in Path(out).iterdir())
+    ours = 'fleet.json#' # what another session, which begins in this instant, is about to name fleet.json
+    return not Path(out).is_dir() or all(is_foreign(p.name) or p.name.startswith(ours) for p in Path(out).iterdir())
 
 def _open_or_new(out):
     "The run at `out`, or None where there is room for a new one."

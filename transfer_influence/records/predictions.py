@@ -167,7 +167,8 @@ def save_predictions(p:Predictions, path) -> None:
     "Write predictions as an `.npz` file that `load_predictions` reads."
     outputs = {f'output_{k}': x for k, x in p.outputs.items()}
     np.savez_compressed(room_for(path, '.npz'), masks=p.masks, class_names=np.array(p.class_names), labels=p.labels,
-                        split=p.split, target_class_names=np.array(p.target_class_names), target=np.array(p.target), **outputs)
+                        split=p.split, target=np.array(p.target),
+                        target_class_names=np.array(p.target_class_names), **outputs)
 
 # %% ../../nbs/40_records/00_predictions.ipynb #736b114a
 def _arrays_of(path):

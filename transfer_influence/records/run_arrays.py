@@ -90,6 +90,7 @@ def _holds(store, old, values):
         except ValueError: same = False; store.delete([f'{old.path}/c/{at//ROWS}/0'])
     return same
 
+# %% ../../nbs/40_records/04_run_arrays.ipynb #0a673bbf
 def _check_trained(store, old, values):
     "Raises `InputError` where a model was trained with another mask than is drawn now."
     kept = old[:len(values)]

@@ -139,6 +139,7 @@ def _way_out(store, path):
         return f'`ti-verify {store.root} --repair` has it trained again'
     return 'delete it, or copy it from where it is whole'
 
+# %% ../../nbs/40_records/02_store.ipynb #99887189
 @patch
 def put(self:Store, path:str, value:dict, create:bool=True) -> bool:
     "Write a JSON file; by default only if it is not there yet."
