@@ -123,6 +123,8 @@ def test_lost_part(large, tmp_path, path, copied, emptied):
     file.write_bytes(b'') if emptied else file.unlink()
     with pytest.raises(StoreError, match='give the command that made the run again') as e: read_predictions(store)
     assert '\n' not in str(e.value) and (LOST[path] in str(e.value) or emptied), e.value
+    with pytest.raises(StoreError, match='give the command that made the run again'): verify(store, repair=True)
+    assert len(committed(store)) == 1300 # none is withdrawn for that
     report = run(of, tmp_path/'run')
     assert (report.done, report.trained) == (1300, 0)
     p = read_predictions(store)

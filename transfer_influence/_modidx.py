@@ -1922,6 +1922,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                            'transfer_influence/records/read_run.py'),
                                                      'transfer_influence.records.read_run.Verification.ok': ( '40_records/read_run.html#verification.ok',
                                                                                                               'transfer_influence/records/read_run.py'),
+                                                     'transfer_influence.records.read_run._check_lost': ( '40_records/read_run.html#_check_lost',
+                                                                                                          'transfer_influence/records/read_run.py'),
                                                      'transfer_influence.records.read_run._checked_masks': ( '40_records/read_run.html#_checked_masks',
                                                                                                              'transfer_influence/records/read_run.py'),
                                                      'transfer_influence.records.read_run._copy_arrays': ( '40_records/read_run.html#_copy_arrays',

@@ -263,12 +263,21 @@ def _groups(head, g):
     yield None, {t: n for t, n in widths.items() if not head['targets'][t].get('added')}
     yield from ((t, {t: n}) for t, n in widths.items() if head['targets'][t].get('added'))
 
+# %% ../../nbs/40_records/03_read_run.ipynb #03f8b658
+def _check_lost(store, masks):
+    "Masks that were lost, not altered, are an error at once: no model need be trained again for them."
+    gone = [i for i in committed(store) if i >= len(masks) or not masks[i].any()]
+    def mark(i):
+        try: return read_commit(store, i).get('mask', 0)
+        except StoreError: return 0
+    if gone: _checked_masks(store, gone, [mark(i) for i in gone])
+
 def verify(store:Store,
            repair:bool=False, # withdraw the commits of damaged models
           ) -> Verification:
-    "Check every committed model of a run."
+    "Check every committed model of a run. Raises `StoreError` where its masks or labels were lost."
     head, g, damaged, count = run_header(store), store.group('r'), {}, 0
-    masks = g['subset'][:]
+    masks = g['subset'][:]; _check_lost(store, masks)
     for t in head['targets']: read_columns(store, t)
     for added, widths in _groups(head, g):
         for i in committed(store, added):
