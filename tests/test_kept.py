@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import transfer_influence as ti
+from transfer_influence.analysis.retrain import begin_child
 from transfer_influence.basics.errors import InputError
 from transfer_influence.fleet.begin import is_whole, mend_arrays
 from transfer_influence.fleet.fleet import task_of
@@ -77,6 +78,7 @@ def test_other_labels(tmp_path, change, words, models, marks):
     with pytest.raises(InputError, match=None if marks == 'old' else words): run(own(models, **change), tmp_path/'run')
     after = files(tmp_path/'run')
     assert {p: after.get(p) for p in before if 'data.zarr' in str(p)} == {p: b for p, b in before.items() if 'data.zarr' in str(p)}
+    with pytest.raises(InputError): begin_child(tmp_path/'run', 'curves', own(**change))
     assert run(own(9), tmp_path/'run').trained == 3
     p = ti.Fleet(own(9), tmp_path/'run').predictions()
     assert (p.labels == LABELS).all() and p.n_models == 9

@@ -888,6 +888,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'transfer_influence/fleet/begin.py'),
                                                 'transfer_influence.fleet.begin.begin_run': ( '45_fleet/begin.html#begin_run',
                                                                                               'transfer_influence/fleet/begin.py'),
+                                                'transfer_influence.fleet.begin.check_columns': ( '45_fleet/begin.html#check_columns',
+                                                                                                  'transfer_influence/fleet/begin.py'),
                                                 'transfer_influence.fleet.begin.check_images': ( '45_fleet/begin.html#check_images',
                                                                                                  'transfer_influence/fleet/begin.py'),
                                                 'transfer_influence.fleet.begin.check_same': ( '45_fleet/begin.html#check_same',

@@ -19,7 +19,7 @@ from ..training.own_training import OwnTraining
 from ..records.store import Store, committed, is_run, open_run
 from ..records.run_arrays import create_arrays, extend_arrays
 from ..records.read_run import find_target, read_columns, read_commit, read_rows, run_header
-from ..fleet.begin import check_same
+from ..fleet.begin import check_columns, check_same
 from ..fleet.child_runs import model_key, want, requested
 from ..fleet.fleet import task_of, train_todo
 
@@ -54,6 +54,7 @@ def begin_child(run,      # the run above
     "Open the child run of a run, or make it. Raises `InputError` where the run above cannot be trained from."
     parent, head = class_run(run); head = other_training(head, training)
     recipe = _recipe_of(head, own, run)
+    if own is not None: check_columns(parent, own)
     child = Store(f'{parent.root}/{name}')
     if not child.put('fleet.json', dict(head, child=True)) and 'recipe' in head:
         differ = recipe_differences(child.get('fleet.json')['recipe'], head['recipe'])

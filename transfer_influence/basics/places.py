@@ -6,6 +6,7 @@
 __all__ = ['place_of', 'room_for', 'saved_as']
 
 # %% ../../nbs/00_basics/06_places.ipynb #cf7f9eca
+from os import PathLike
 from pathlib import Path
 
 # %% ../../nbs/00_basics/06_places.ipynb #746bce1a
@@ -14,6 +15,7 @@ from .errors import need
 # %% ../../nbs/00_basics/06_places.ipynb #9e9fb980
 def place_of(path): # a path, or the address of an object store such as s3://bucket/run
     "A whole path, with ~ as the user's home; an address as it is. Raises `InputError` for a home that is not known."
+    need(isinstance(path, (str, PathLike)), f'give a path as text or Path, not {type(path).__name__}')
     if '://' in str(path): return str(path).rstrip('/')
     try: return Path(path).expanduser().absolute()
     except RuntimeError: need(False, f'nobody knows the home folder that {path} begins with; give a whole path')

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LARGEST_COMPARED', 'Experiment', 'target_head', 'target_columns', 'example_masks', 'tell_copies', 'recipe_experiment',
-           'own_experiment', 'experiment', 'check_same', 'check_images', 'begin_run', 'is_whole', 'mend_arrays']
+           'own_experiment', 'experiment', 'check_same', 'check_images', 'begin_run', 'check_columns', 'is_whole',
+           'mend_arrays']
 
 # %% ../../nbs/45_fleet/02_begin.ipynb #49f30d4d
 from dataclasses import dataclass, field
@@ -210,19 +211,25 @@ def begin_run(of,  # a `Recipe` or an `OwnTraining`
     return store
 
 # %% ../../nbs/45_fleet/02_begin.ipynb #e2fb10df
+def check_columns(store:Store, own:OwnTraining) -> None:
+    "Raises `InputError` where an own training has other labels or parts than its run, of an older version too."
+    for t, columns in own_experiment(own).columns.items():
+        for what, new, kept in zip(('labels', 'images to choose on'), columns, read_columns(store, t)):
+            need(np.array_equal(new, kept), f"the {what} of '{t}' are others than those that {store.root} began with; "
+                                            'use another --out')
+
 def is_whole(store:Store,
              of,          # a `Recipe` or an `OwnTraining`
             ) -> bool:
-    "Can the masks and labels of a run be read, and are they those of `of`?"
+    "Can the masks and labels of a run be read, and are the masks those of `of`? Raises `InputError` for other labels."
     head = store.get('fleet.json')
     try:
         z = store.group('r')['subset'][:]
-        kept = {t: read_columns(store, t) for t in head['targets']}
+        for t in head['targets']: read_columns(store, t)
     except StoreError: return False
     masks = _masks(of, head['class_names'], z.shape[1], store).values
-    own = {} if isinstance(of, Recipe) else own_experiment(of).columns # for a recipe's, checksums must do
-    same = all(t in kept and all(map(np.array_equal, c, kept[t])) for t, c in own.items())
-    return same and len(z) >= len(masks) and np.array_equal(z[:len(masks)], masks)
+    if not isinstance(of, Recipe): check_columns(store, of) # for a recipe's, checksums must do
+    return len(z) >= len(masks) and np.array_equal(z[:len(masks)], masks)
 
 def mend_arrays(of,  # a `Recipe` or an `OwnTraining`
                 out, # the folder or address of its run
