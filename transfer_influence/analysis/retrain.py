@@ -16,9 +16,10 @@ from ..basics.recipe import OUTPUTS, from_dict, to_dict
 from ..basics.same_recipe import recipe_differences, recipe_hash
 from ..design.masks import group_names
 from ..training.own_training import OwnTraining
-from ..records.store import Store, committed, create_arrays, extend_arrays, is_run, open_run
-from ..records.read_run import find_target, read_commit, read_rows, run_header
-from ..fleet.begin import check_same
+from ..records.store import Store, committed, is_run, open_run
+from ..records.run_arrays import create_arrays, extend_arrays
+from ..records.read_run import find_target, read_columns, read_commit, read_rows, run_header
+from ..fleet.begin import check_columns, check_same
 from ..fleet.child_runs import model_key, want, requested
 from ..fleet.fleet import task_of, train_todo
 
@@ -32,8 +33,7 @@ def _recipe_of(head, own, out):
 
 def columns_of(store:Store, target:str) -> tuple: # (n,) each: labels, 'select' or 'report', rows in the set
     "The evaluation images of a target."
-    g = store.group('r')[f'target/{target}']
-    return g['label'][:], np.where(g['select'][:], 'select', 'report'), g['id'][:]
+    return read_columns(store, target)
 
 def other_training(head:dict,     # of a run
                    training:dict, # values of `TrainSpec`, such as net and width
@@ -54,6 +54,7 @@ def begin_child(run,      # the run above
     "Open the child run of a run, or make it. Raises `InputError` where the run above cannot be trained from."
     parent, head = class_run(run); head = other_training(head, training)
     recipe = _recipe_of(head, own, run)
+    if own is not None: check_columns(parent, own)
     child = Store(f'{parent.root}/{name}')
     if not child.put('fleet.json', dict(head, child=True)) and 'recipe' in head:
         differ = recipe_differences(child.get('fleet.json')['recipe'], head['recipe'])

@@ -11,6 +11,7 @@ __all__ = ['OUTPUTS', 'EMBEDDED', 'PUBLIC', 'NORMALISE', 'PROTOCOLS', 'HEADS', '
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
+from numbers import Integral, Real
 from pathlib import Path
 import tomllib
 
@@ -29,6 +30,8 @@ OUTPUTS = ('probability',  # softmax probability of the correct class (the paper
 # %% ../../nbs/00_basics/01_recipe.ipynb #a9960537
 def _check_range(part, name, low, high, whole=False):
     v = getattr(part, name)
+    if isinstance(v, Real) and not isinstance(v, bool): # of numpy, too
+        v = int(v) if isinstance(v, Integral) else float(v); object.__setattr__(part, name, v)
     ok = isinstance(v, int if whole else (int, float)) and not isinstance(v, bool) and low <= v <= high
     need(ok, f"{name} must be {'a whole number' if whole else 'a number'} from {low} to {high}, not {v!r}")
 
@@ -55,7 +58,7 @@ NORMALISE = ('none', 'imagenet', 'cifar10', 'cifar100')
 # %% ../../nbs/00_basics/01_recipe.ipynb #7c6881f9
 def _check_set(part):
     need(all(isinstance(x, str) for x in (part.name, part.path)), 'name and path must be texts')
-    need(part.name and part.name.isprintable() and not set(part.name) & set('/\\'),
+    need(part.name.strip('.') and part.name.isprintable() and not set(part.name) & set('/\\'),
          f'a set needs a name without slashes, not {part.name!r}')
     known = part.name in EMBEDDED
     need(bool(part.path) != known, f"the set '{part.name}' takes no path: remove it" if known else

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LARGEST_COMPARED', 'PLACES', 'Experiment', 'target_head', 'target_columns', 'example_masks', 'tell_copies',
-           'recipe_experiment', 'own_experiment', 'experiment', 'check_same', 'check_images', 'begin_run']
+           'recipe_experiment', 'own_experiment', 'experiment', 'check_same', 'check_images', 'begin_run',
+           'check_columns', 'is_whole', 'mend_arrays']
 
 # %% ../../nbs/45_fleet/02_begin.ipynb #49f30d4d
 from dataclasses import dataclass, field
@@ -22,7 +23,9 @@ from ..images.sources import load_source, load_target, place_states, tell_places
 from ..design.masks import Masks, sample_example_masks, sample_groups, sample_masks
 from ..training.own_training import OwnTraining, select_part
 from ..records.store import (
-    Store, create_arrays, extend_arrays, is_remote, is_run, open_run, read_images, write_images)
+    Store, StoreError, column_crc, is_foreign, is_remote, is_run, open_run, read_images, write_images)
+from ..records.read_run import read_columns
+from ..records.run_arrays import create_arrays, extend_arrays
 
 # %% ../../nbs/45_fleet/02_begin.ipynb #4189ed1a
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,11 @@ def target_head(s:ImageSet) -> dict:
     "A target's part of the header."
     return dict(class_names=list(s.class_names), fingerprint=fingerprint(s))
 
+def _mark(head, columns):
+    "Note in the header how many images each target has, and the checksums of their labels and parts."
+    for t, (labels, part, _) in columns.items():
+        head['targets'][t] |= dict(images=len(labels), label=column_crc(labels), select=column_crc(part == 'select'))
+
 def target_columns(s:ImageSet, spec:TargetSpec, seed:int) -> tuple: # labels, part, rows of the evaluation images
     "What influence has columns for."
     split = split_target(s, spec.train_share, seed, spec.per_class)
@@ -50,14 +58,14 @@ def example_masks(recipe:Recipe, n_examples:int) -> Masks: # (m, N) bool
     packed = sample_example_masks(m, n_examples, d.alpha, recipe.run.seed)
     return Masks(np.unpackbits(packed, axis=0, count=m).astype(bool), (), 'exact', d.alpha, recipe.run.seed)
 
-def _masks(of, source, store=None):
+def _masks(of, class_names, n_examples, store=None):
     "The subsets of a run. What `auto` stood for when it began, it stands for when it is extended."
     d = of.design
     design = store.get('fleet.json').get('design', d.design) if store and d.design == 'auto' else d.design
     how = d.alpha, design, of.run.seed, d.repeats
-    if d.units == 'examples': return example_masks(of, len(source))
-    if d.groups: return sample_groups(of.run.models, source.class_names, d.groups, *how)
-    return sample_masks(of.run.models, source.class_names, *how)
+    if d.units == 'examples': return example_masks(of, n_examples)
+    if d.groups: return sample_groups(of.run.models, class_names, d.groups, *how)
+    return sample_masks(of.run.models, class_names, *how)
 
 # %% ../../nbs/45_fleet/02_begin.ipynb #e1a161df
 LARGEST_COMPARED = 4e9 # bytes of images
@@ -93,7 +101,8 @@ def recipe_experiment(recipe:Recipe,
     if recipe.design.units == 'examples': # the source is recorded, too
         head['targets']['source'] = target_head(source)
         columns['source'] = source.labels, np.full(len(source), 'report'), np.arange(len(source))
-    masks = _masks(recipe, source, store)
+    masks = _masks(recipe, source.class_names, len(source), store)
+    _mark(head, columns)
     return Experiment(head | _units(recipe, masks), masks, columns, dict(source=source, **targets))
 
 # %% ../../nbs/45_fleet/02_begin.ipynb #7e00778d
@@ -119,12 +128,35 @@ def own_experiment(own:OwnTraining, store:Store=None) -> Experiment:
     need(len(outputs) == 1, 'all targets must have scores, or all one number an image')
     images = dict(source=own.source) if own.source else {}
     need(own.design.units == 'classes' or own.source, "units = 'examples' needs the source as an ImageSet")
-    masks = _masks(own, own.source if own.design.units == 'examples' else own, store)
+    masks = _masks(own, own.class_names, len(own.source or ()), store)
+    _mark(head, columns)
     return Experiment(head | _units(own, masks), masks, columns, images, outputs.pop())
 
+# %% ../../nbs/45_fleet/02_begin.ipynb #8b6c44d3
 def experiment(of, store:Store=None) -> Experiment: # `of`: a `Recipe` or an `OwnTraining`
     "What `of` describes."
     return recipe_experiment(of, store) if isinstance(of, Recipe) else own_experiment(of, store)
+
+# %% ../../nbs/45_fleet/02_begin.ipynb #c22ce493
+def _differs(what, was, now):
+    "How two values differ, in a list; nothing where they do not."
+    if was == now: return []
+    if isinstance(now, list) and sorted(was) == sorted(now): return [f'{what} are in another order']
+    was, now = (', '.join(x) if isinstance(x, list) else repr(x) for x in (was, now))
+    return [f'{what} was {was:.60} and is {now:.60}']
+
+def _own_differences(head, new):
+    "In what a run with training of its own differs, by name."
+    fields = [(k, v, new['own'].get(k)) for k, v in head['own'].items()]
+    fields += [(k, *(h.get(k, 'classes') for h in (head, new))) for k in ('units', 'class_names')]
+    fields, changed = fields + [('targets', *(sorted(h['targets']) for h in (head, new)))], []
+    for t, d in head['targets'].items(): # older runs say nothing of images and labels
+        now = d | {k: v for k, v in new['targets'].get(t, d).items() if k in d}
+        fields += [(f"{k} of '{t}'", d.get(k), now.get(k)) for k in ('class_names', 'outputs', 'images')]
+        said = dict(label='the labels', select='the images to choose on')
+        changed += [f"{w} of '{t}' are others" for k, w in said.items()
+                    if d.get(k) != now.get(k) and d.get('images') == now.get('images')]
+    return sum((_differs(*f) for f in fields), changed)
 
 # %% ../../nbs/45_fleet/02_begin.ipynb #25cad613
 def check_same(head:dict, # of the folder
@@ -136,15 +168,13 @@ def check_same(head:dict, # of the folder
          f'{out} was made {"by a recipe" if "recipe" in head else "with training of its own"}; use another --out')
     if isinstance(of, Recipe): differ = recipe_differences(head['recipe'], to_dict(of))
     else:
-        new = own_experiment(of).head
-        differ = [f'{k} was {v!r} and is {new["own"][k]!r}' for k, v in head['own'].items() if new['own'].get(k) != v]
-        was, now = head.get('units', 'classes'), of.design.units
-        differ += [f'units was {was!r} and is {now!r}'] if was != now else []
+        differ = _own_differences(head, own_experiment(of).head)
     need(not differ, f"{out} was made by another recipe: {'; '.join(differ[:4])}. Use another --out, or the old recipe")
 
 def check_images(head:dict, new:dict, out) -> None:
     "Raises `InputError` if images or classes are not those that the run began with."
-    changed = [t for t in new['targets'] if head['targets'].get(t) != new['targets'][t]]
+    changed = [t for t, d in new['targets'].items() # older runs have no checksums of labels
+               if any(head['targets'].get(t, {k: None}).get(k, v) != v for k, v in d.items())]
     same = all(head.get(k) == new.get(k) for k in ('source_fingerprint', 'class_names'))
     changed += [] if same else ['source']
     need(not changed, f'the images of {" and ".join(changed)} are not those that {out} began with; use another --out')
@@ -152,7 +182,9 @@ def check_images(head:dict, new:dict, out) -> None:
 # %% ../../nbs/45_fleet/02_begin.ipynb #79c7dac7
 def _is_free(out):
     "A new run needs a folder without other files."
-    return not Store(out).paths('') if is_remote(out) else not Path(out).is_dir() or not any(Path(out).iterdir())
+    if is_remote(out): return not Store(out).paths('')
+    ours = 'fleet.json#' # what another session, which begins in this instant, is about to name fleet.json
+    return not Path(out).is_dir() or all(is_foreign(p.name) or p.name.startswith(ours) for p in Path(out).iterdir())
 
 def _open_or_new(out):
     "The run at `out`, or None where there is room for a new one."
@@ -194,3 +226,32 @@ def begin_run(of,  # a `Recipe` or an `OwnTraining`
     create_arrays(store, e.columns, e.outputs)
     extend_arrays(store, e.masks)
     return store
+
+# %% ../../nbs/45_fleet/02_begin.ipynb #e2fb10df
+def check_columns(store:Store, own:OwnTraining) -> None:
+    "Raises `InputError` where an own training has other labels or parts than its run, of an older version too."
+    for t, columns in own_experiment(own).columns.items():
+        for what, new, kept in zip(('labels', 'images to choose on'), columns, read_columns(store, t)):
+            need(np.array_equal(new, kept), f"the {what} of '{t}' are others than those that {store.root} began with; "
+                                            'use another --out')
+
+def is_whole(store:Store,
+             of,          # a `Recipe` or an `OwnTraining`
+            ) -> bool:
+    "Can the masks and labels of a run be read, and are the masks those of `of`? Raises `InputError` for other labels."
+    head = store.get('fleet.json')
+    try:
+        z = store.group('r')['subset'][:]
+        for t in head['targets']: read_columns(store, t)
+    except StoreError: return False
+    masks = _masks(of, head['class_names'], z.shape[1], store).values
+    if not isinstance(of, Recipe): check_columns(store, of) # for a recipe's, checksums must do
+    return len(z) >= len(masks) and np.array_equal(z[:len(masks)], masks)
+
+def mend_arrays(of,  # a `Recipe` or an `OwnTraining`
+                out, # the folder or address of its run
+               ) -> None:
+    "Write masks and labels that were lost or damaged anew. Raises `InputError` where another recipe made the run."
+    store = open_run(out)
+    check_same(store.get('fleet.json'), of, out)
+    if not is_whole(store, of): begin_run(of, out)

@@ -13,7 +13,7 @@ import numpy as np
 
 # %% ../../nbs/45_fleet/04_child_runs.ipynb #e7611a61
 from ..basics.errors import need
-from ..records.store import Store, is_remote
+from ..records.store import Store, is_remote, numbers_in
 
 # %% ../../nbs/45_fleet/04_child_runs.ipynb #f2800906
 FOLDER = 'wanted' # of the requests in a child run's folder: a part of the file format
@@ -34,7 +34,7 @@ def model_key(mask, seed, steps=0) -> tuple:
 # %% ../../nbs/45_fleet/04_child_runs.ipynb #4e88b470
 def requested(store:Store) -> Requested:
     "All that a child run was asked for; nothing in any other run."
-    parts = [store.get(p) for p in sorted(store.paths(FOLDER))]
+    parts = [store.get(f'{FOLDER}/{i:06d}.json') for i in numbers_in(store, FOLDER)]
     if not parts: return Requested(np.zeros((0, 0), bool), *np.zeros((2, 0), np.int64))
     rows = [np.unpackbits(np.frombuffer(bytes.fromhex(h), np.uint8), count=p['width']) for p in parts
             for h in p['masks']]
@@ -59,7 +59,7 @@ def want(store:Store,
         if not new: return np.array([number[k] for k in keys])
         request = dict(width=masks.shape[1], **{n: list(v) for n, v in zip(('masks', 'seeds', 'steps'), zip(*new))})
         request['masks'] = [m.hex() for m in request['masks']]
-        store.put(f'{FOLDER}/{len(store.paths(FOLDER)):06d}.json', request)
+        store.put(f'{FOLDER}/{len(numbers_in(store, FOLDER)):06d}.json', request)
 
 # %% ../../nbs/45_fleet/04_child_runs.ipynb #241a6d02
 def above(store:Store) -> Store:

@@ -22,21 +22,23 @@ from fastcore.basics import patch
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #2360230f
 from ..basics.errors import UserError, need
+from ..basics.places import place_of
 from ..basics.recipe import TargetSpec, from_dict
 from ..images.image_set import ImageSet
 from ..images.sources import load_target
 from ..training.own_training import OwnTraining, check_target_name
 from ..records.predictions import Predictions
 from ..records.store import (
-    Store, committed, create_arrays, extend_arrays, is_remote, is_run, open_run, write_images)
+    Store, committed, is_run, numbers_in, open_run, write_images)
+from ..records.run_arrays import create_arrays, extend_arrays
 from ..records.read_run import (
     Verification, read_predictions, run_header, compact as compact_target, verify as verify_run)
 from .engine import WorkerDied, run_tasks, shard_of
 from .ray_engine import open_engine
-from .begin import begin_run, check_same, target_columns, target_head
+from .begin import begin_run, mend_arrays, target_columns, target_head
 from .progress import Progress
 from .child_runs import images_of, requested
-from .worker import Task, block_of, forget, work
+from .worker import Task, block_of, check_starts, forget, sent, work
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #bd20f862
 @dataclass
@@ -57,7 +59,7 @@ class Fleet:
     def __init__(self, recipe, # a `Recipe`, or an `OwnTraining`
                  out,          # the run folder, or its address in an object store
                  at_once:int=0): # models that a worker trains as one program; 0: as many as fit on its GPU
-        self.recipe, self.out, self.at_once = recipe, out if is_remote(out) else Path(out), at_once
+        self.recipe, self.out, self.at_once = recipe, place_of(out), at_once
 
     def __repr__(self):
         s = self.status()
@@ -95,14 +97,12 @@ def task_of(recipe, store:Store, at_once:int=0, keep_weights:bool=False, session
     "What the workers must know to train by a recipe, or by an `OwnTraining`."
     own = None
     if isinstance(recipe, OwnTraining):
-        import cloudpickle
         kept = images_of(store).exists('images/source.npz') # then workers read the images from the run
-        own = cloudpickle.dumps(replace(recipe, source=None) if kept else recipe)
-    root = store.root if is_remote(store.root) else str(store.root.absolute())
+        own = replace(recipe, source=None) if kept else recipe
     training = None if own else recipe.training # a ResNet fills a card by itself and takes long: short blocks
     alone = own or training.small or training.loop == 'resident' and training.net.startswith('resnet')
     loop = '' if alone else training.loop
-    return Task(root, session, at_once, keep_weights, own, loop=loop)
+    return Task(str(store.root), session, at_once, keep_weights, own, loop=loop)
 
 def _task(fleet, store, session):
     return task_of(fleet.recipe, store, fleet.at_once, fleet.recipe.run.keep_weights, session)
@@ -157,8 +157,11 @@ def train_all(store:Store, pool, task:Task, todo:list, progress:Progress, stop=N
              ) -> tuple: # {model: error}, how many were trained
     "Give all of `todo` to the workers of an engine, record failures, show progress."
     if pool.name == 'here': forget() # what this process knows of a folder may be another run's by now
-    failed, trained, again, block = {}, 0, [], _block(task, pool, todo)
     task = compiled_if_many(task, _equivalents(store, todo), pool.workers)
+    with sent(task, pool.name) as task: return _train_all(store, pool, task, todo, progress, stop)
+
+def _train_all(store, pool, task, todo, progress, stop):
+    failed, trained, again, block = {}, 0, [], _block(task, pool, todo)
     for size, models in ((block, todo), (1, again)): # `again` fills while the first is done
         for items, result, error in run_tasks(pool, partial(work, task), _blocks(models, size)):
             if error and len(items) > 1 and not isinstance(error, UserError): again += items; continue
@@ -211,9 +214,10 @@ def run(self:Fleet,
     """Train what is missing.
     Raises `InputError` for a folder of another recipe, `StoreError` where nothing can be written."""
     start = time.time()
-    if is_run(self.out) and not self.missing(shard): # nothing to do, unless it is another run
-        check_same(Store(self.out).get('fleet.json'), self.recipe, self.out)
+    if is_run(self.out) and not self.missing(shard): # nothing to do, unless it is another run, or damaged
+        mend_arrays(self.recipe, self.out)
         return _report(self, shard, 0, {}, start)
+    check_starts(engine)
     with open_engine(engine, workers, address, gpus, retries, 'transfer_influence.training.pipeline') as pool:
         store = begin_run(self.recipe, self.out)
         failed, trained = _session(self, store, pool, self.missing(shard), stop, quiet)
@@ -238,7 +242,8 @@ def _report(fleet, shard, trained, failed, start):
 
 def disk_megabytes(store:Store) -> float:
     "What the outputs of a run need when it is complete."
-    return sum(4*a['pred'].size for _, a in store.group('r')['target'].groups())/1e6
+    g = store.group('r')
+    return sum(4*g[f'target/{t}/pred'].size for t in run_header(store)['targets'])/1e6
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #73d4bb02
 @patch
@@ -247,6 +252,7 @@ def verify(self:Fleet,
            **run_options,     # of `run`, for training again
           ) -> Verification:
     "Check every committed model; with `repair`, mend what is damaged."
+    if repair: mend_arrays(self.recipe, self.out)
     found = verify_run(open_run(self.out), repair)
     if found.repaired: self.run(**run_options)
     return found
@@ -266,7 +272,7 @@ def _add_header(store, name, spec, s):
     need(not differ, f"the run has a target '{name}' already, with another {', '.join(differ)}; give it another name=")
 
 def _unkept(store, done):
-    kept = {int(Path(p).stem) for p in store.paths('backbones')}
+    kept = set(numbers_in(store, 'backbones'))
     return [i for i in done if i not in kept]
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #4d23e3e2
@@ -298,6 +304,7 @@ def train_todo(store:Store, task:Task, todo:list, quiet:bool,
                options:dict, # of `open_engine`
               ) -> tuple:    # {model: error}, how many were trained
     "A session on a part of a run, or on a child run."
+    check_starts(options.get('engine', 'local'))
     with open_engine(module='transfer_influence.training.pipeline', **options) as pool:
         task = replace(task, session=record_session(store, pool, len(todo))['id'])
         return train_all(store, pool, task, todo, Progress(len(todo), pool.workers*_block(task, pool, todo), quiet))

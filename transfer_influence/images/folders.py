@@ -21,6 +21,7 @@ from PIL import Image
 # %% ../../nbs/10_images/02_folders.ipynb #6ce47bd0
 from ..basics.errors import InputError, need
 from ..basics.arrays import distinct
+from ..basics.places import room_for, saved_as
 from .image_set import ImageSet, check_size, fit_image, nfc
 from transfer_influence.images.image_files import (
     REMARKS, class_files, folder_at, holds_classes, holds_images, inside, looking, open_picture, remarks_after,
@@ -83,7 +84,6 @@ def key_of(file, root) -> str:
     try: size = os.stat(file).st_size
     except OSError: size = -1
     return f'{Path(file).relative_to(root)} {size}'
-
 
 # %% ../../nbs/10_images/02_folders.ipynb #d4be1538
 def list_folder(path, # the folder that holds a folder for each class
@@ -221,7 +221,7 @@ def save_images(s:ImageSet,
                ) -> None:
     "Write an image set as an `.npz` file that `load_images` reads."
     extra = {} if s.train_part is None else dict(train_part=s.train_part)
-    np.savez(path, images=s.images, labels=s.labels, class_names=np.array(s.class_names),
+    np.savez(room_for(path, '.npz'), images=s.images, labels=s.labels, class_names=np.array(s.class_names),
                         titles=np.array(s.titles), groups=np.array(s.groups, dtype='U'), **extra)
 
 def _arrays(path):
@@ -259,7 +259,7 @@ def _decompressed(a, path):
 def load_images(path, # an .npz file with images (N, height, width[, channels]) uint8, labels (N,), class_names (K,)
                ) -> ImageSet:
     "Read an image set. Raises `InputError` where the file is missing, incomplete or holds pickles."
-    path = path if hasattr(path, 'read') else Path(path).expanduser()
+    path = saved_as(path, '.npz')
     a = _arrays(path)
     if 'data' in a and 'offsets' in a:
         need('class_names' in a, f"{path} has no array 'class_names'; it has {sorted(a)}")

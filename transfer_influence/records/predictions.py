@@ -19,6 +19,7 @@ from ..basics.errors import InputError, nearest, need
 from ..basics.arrays import as_labels, as_mask, as_names, as_numbers, compact, numbered, plain
 from ..basics.named_axes import by_columns, by_rows, counted, given, in_order, tell_row_numbers, turned
 from ..basics.display import Shown
+from ..basics.places import room_for, saved_as
 from ..design.masks import group_names, shared_subsets
 
 # %% ../../nbs/40_records/00_predictions.ipynb #a0879813
@@ -189,8 +190,9 @@ def by_group(p:Predictions,
 def save_predictions(p:Predictions, path) -> None:
     "Write predictions as an `.npz` file that `load_predictions` reads."
     outputs = {f'output_{k}': x for k, x in p.outputs.items()}
-    np.savez_compressed(path, masks=p.masks, class_names=np.array(p.class_names), labels=p.labels, split=p.split,
-                        target_class_names=np.array(p.target_class_names), target=np.array(p.target), **outputs)
+    np.savez_compressed(room_for(path, '.npz'), masks=p.masks, class_names=np.array(p.class_names), labels=p.labels,
+                        split=p.split, target=np.array(p.target),
+                        target_class_names=np.array(p.target_class_names), **outputs)
 
 # %% ../../nbs/40_records/00_predictions.ipynb #736b114a
 def _arrays_of(path):
@@ -210,6 +212,7 @@ def load_predictions(path, # an .npz file with masks (m, K) and outputs (m, n), 
                     ) -> Predictions:
     """Read predictions.
     Raises `InputError` where the file is missing, incomplete, holds pickles or does not fit together."""
+    path = saved_as(path, '.npz')
     need(Path(path).is_file(), f'no run folder and no file at {path}; give a run folder, or an .npz file with masks '
          'and outputs')
     a = _arrays_of(path)

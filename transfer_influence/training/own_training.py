@@ -65,8 +65,9 @@ def select_part(target):
 
 def check_target_name(name:str) -> None:
     "Raises `InputError` for a name that would be a path, or the source's."
-    need(name and name != 'source' and '/' not in name and '\\' not in name,
-         f"a target cannot be called '{name}'; give it another name, without / and not 'source'")
+    fits = isinstance(name, str) and name.strip('. ') and name.isprintable() and not set(name) & set('/\\')
+    need(fits and name != 'source', f"a target cannot be called {name!r}; give it another name: a text without / and "
+         "control characters, not 'source'")
 
 # %% ../../nbs/30_training/10_own_training.ipynb #507b7460
 def check_same_classes(names, source) -> None:
