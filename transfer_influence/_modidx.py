@@ -2440,8 +2440,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'transfer_influence/show/report.py'),
                                                 'transfer_influence.show.report._sentence': ( '70_show/report.html#_sentence',
                                                                                               'transfer_influence/show/report.py'),
-                                                'transfer_influence.show.report._versions': ( '70_show/report.html#_versions',
-                                                                                              'transfer_influence/show/report.py'),
                                                 'transfer_influence.show.report.alpha_words': ( '70_show/report.html#alpha_words',
                                                                                                 'transfer_influence/show/report.py'),
                                                 'transfer_influence.show.report.class_pictures': ( '70_show/report.html#class_pictures',

@@ -20,7 +20,7 @@ import time
 import warnings
 
 # %% ../../nbs/45_fleet/05_worker.ipynb #a633247d
-from ..basics.errors import InputError, UserError, need
+from ..basics.errors import UserError, need
 from ..basics.recipe import TargetSpec, from_dict
 from ..records.store import (
     Store, commit_path, read_images, read_weights, row_crc, write_model, write_weights)

@@ -113,7 +113,8 @@ def _note_copies(masks, outputs):
 def _note_company(masks, names):
     "Classes that were always in together, or never, cannot be told apart; models of one subset are one observation."
     m, K = masks.shape
-    if m >= 20 and K > 2:
+    share = masks.mean(); chance = K*(K - 1)*(share**2 + (1 - share)**2)**m # pairs of columns that agree by chance
+    if K > 2 and chance < .01:
         first = masks[0] # turned so that a column and its opposite look alike
         of = np.unique(np.packbits(masks ^ first, axis=0), axis=1, return_inverse=True)[1].reshape(-1)
         together = [np.flatnonzero(of == c) for c in np.flatnonzero(np.bincount(of) > 1)]

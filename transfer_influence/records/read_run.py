@@ -224,7 +224,10 @@ def read_predictions(store:Store,
     outputs, marks = _outputs(store, target, about, done, len(label))
     masks = _checked_masks(store, done, marks)
     if failed.failed: warnings.warn(str(failed))
-    p = from_arrays(masks, outputs, _unit_names(head, store, masks.shape[1]), label, about['class_names'], part, target)
+    names = _unit_names(head, store, masks.shape[1])
+    with warnings.catch_warnings(): # classes of a group come together because they should
+        if head.get('groups'): warnings.filterwarnings('ignore', '.* always together')
+        p = from_arrays(masks, outputs, names, label, about['class_names'], part, target)
     return by_group(p, head['groups']) if head.get('groups') else p
 
 # %% ../../nbs/40_records/03_read_run.ipynb #cc76967a

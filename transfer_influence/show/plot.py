@@ -16,7 +16,6 @@ from threading import RLock
 import unicodedata
 import warnings
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import style

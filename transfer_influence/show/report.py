@@ -27,7 +27,7 @@ from ..images.image_set import DEMO_LETTERS, ImageSet
 from ..records.predictions import Predictions
 from ..records.store import Store, committed, open_run, read_images
 from ..records.read_run import read_commit, read_predictions, run_header
-from ..fleet.progress import run_status
+from ..fleet.progress import run_status, session_records, session_versions
 from ..influence.result import (
     InfluenceResult, class_influence, influence_by_class, mean_influence, save_influence)
 from ..influence.reliability import (
@@ -182,7 +182,7 @@ def own_facts(own:dict) -> list: # of (name, value)
 # %% ../../nbs/70_show/04_report.ipynb #645f61ca
 def time_facts(store:Store) -> list: # of (name, value)
     "When, how long, on what: from the records of the run's sessions and of its models."
-    runs = sorted(map(store.get, store.paths('runs')), key=lambda x: x['started'])
+    runs = session_records(store)
     models = [read_commit(store, i) for i in committed(store)[:400]]
     if not runs or not models: return []
     minutes, last = sum(x.get('ended', x['started']) - x['started'] for x in runs)/60, runs[-1]
@@ -190,11 +190,7 @@ def time_facts(store:Store) -> list: # of (name, value)
     loops = ', '.join(sorted({f"{m.get('loop', '?')} on {m.get('device', 'cpu')}" for m in models}))
     return [('time', f"{minutes:.1f} minutes with {last['workers']} workers, median {cpu:.2f} CPU-seconds a model"),
             ('loop that ran', loops), ('device', f"{last['device']}, {last['cores']} cores, {last['machine']}"),
-            ('versions', ', '.join(f"{k} {' and '.join(v)}" for k, v in _versions(runs).items()))]
-
-def _versions(runs): # {package: all versions that sessions of the run had, in order}
-    pairs = dict.fromkeys(pair for x in runs for pair in x.get('versions', {}).items())
-    return {k: [v for name, v in pairs if name == k] for k, _ in pairs}
+            ('versions', ', '.join(f"{k} {' and '.join(v)}" for k, v in session_versions(store).items()))]
 
 # %% ../../nbs/70_show/04_report.ipynb #9d675824
 def facts(store:Store) -> list: # of (name, value)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from ..basics.errors import need
-from ..basics.recipe import OUTPUTS
 
 # %% ../../nbs/30_training/02_outputs.ipynb #0d7b2bfa
 def record_outputs(logits:torch.Tensor, # (…, n, classes) scores; of many models, a row for each of them
