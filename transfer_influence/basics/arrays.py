@@ -54,7 +54,8 @@ def _of_tensor(x):
     except TypeError: return x.float().numpy() # bfloat16 and smaller, which numpy does not have
 
 # %% ../../nbs/00_basics/04_arrays.ipynb #32bb724d
-def as_frame(x): # a narwhals DataFrame or Series; None where `x` is neither
+def as_frame(x, # anything
+            ): # a narwhals DataFrame or Series; None where `x` is neither
     "A frame or a series of any library."
     if isinstance(x, (np.ndarray, list, tuple, str, Mapping)) or hasattr(x, 'detach'): return None
     import narwhals as nw
