@@ -69,7 +69,7 @@ QUIET = 3. # grey levels: what is finer says nothing
 
 def _sized(images, n):
     "Square images at n by n pixels."
-    return np.stack([np.asarray(Image.fromarray(x.squeeze()).resize((n, n), Image.Resampling.BICUBIC)).reshape(n, n, -1)
+    return np.stack([np.asarray(Image.fromarray(as_picture(x)).resize((n, n), Image.Resampling.BICUBIC)).reshape(n, n, -1)
                      for x in images])
 
 def _fine(images, s): # (n, h, w) grey levels

@@ -13,6 +13,7 @@ import numpy as np
 
 # %% ../../nbs/50_influence/01_regression.ipynb #8da71f77
 from ..basics.errors import need
+from ..basics.arrays import as_numbers
 from ..design.masks import find_pairs, shared_subsets, sizes_vary
 from .difference import Estimate, masks_and_outputs
 
@@ -182,8 +183,7 @@ def _pooled_weight(a, c) -> tuple: # b, its standard error
 def _prior_part(sp, lam, prior, n):
     "The prior mean of the effects (K, n) that the data support, and what was found about it."
     if prior is None: return 0., {}
-    try: s = np.asarray(prior, np.float64)
-    except (ValueError, TypeError): s = np.zeros(0)
+    s = as_numbers(prior, 'prior').astype(np.float64)
     s = s[:, None] if s.ndim == 1 else s
     need(s.ndim == 2 and len(s) == len(sp.v) and s.shape[1] in (1, n) and np.isfinite(s).all(),
          f'prior must be {len(sp.v)} finite numbers, or a column for each of the {n} targets, not {s.shape}')
