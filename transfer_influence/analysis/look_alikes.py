@@ -69,8 +69,8 @@ QUIET = 3. # grey levels: what is finer says nothing
 
 def _sized(images, n):
     "Square images at n by n pixels."
-    return np.stack([np.asarray(Image.fromarray(as_picture(x)).resize((n, n), Image.Resampling.BICUBIC)).reshape(n, n, -1)
-                     for x in images])
+    small = (Image.fromarray(as_picture(x)).resize((n, n), Image.Resampling.BICUBIC) for x in images)
+    return np.stack([np.asarray(x).reshape(n, n, -1) for x in small])
 
 def _fine(images, s): # (n, h, w) grey levels
     grey = images.mean(-1, dtype=np.float32)
