@@ -217,7 +217,7 @@ def test_wrong_questions_about_images(run, refused):
 def test_target_too_small(tmp_path, refused):
     "A class with a single image for choosing and reporting is named."
     rng = np.random.default_rng(0)
-    save_images(ImageSet(rng.integers(0, 255, (5, 10, 10), dtype=np.uint8), np.array([0, 0, 0, 1, 1]), 'ab'),
+    save_images(ImageSet(rng.integers(0, 255, (5, 10, 10), dtype=np.uint8), np.array([0, 0, 0, 1, 1]), ['a', 'b']),
                 tmp_path/'t.npz')
     (tmp_path/'r.toml').write_text(RECIPE.replace('name = "digits"', f'name = "npz"\npath = "{tmp_path}/t.npz"'))
     refused(ti_run, tmp_path/'r.toml', out=str(tmp_path/'run'), engine='here', words=['needs at least 4 images'])

@@ -58,6 +58,6 @@ def test_choosing_changes_the_pictures(folder):
         chosen = menu.evaluate('s => s.selectedOptions[0].text'); other = next(v for v in menu.locator('option').all_text_contents() if v != chosen)
         menu.select_option(label=other)
         page.wait_for_function('old => { const i = document.querySelector(`.jp-OutputArea img[alt*="moves most, up and down"]`); return i && i.src !== old }', arg=before, timeout=30_000)
-        assert f'images that {other[-1]} helps' in picture.get_attribute('alt')
+        assert f'images that {other[-1]} moves' in picture.get_attribute('alt')
         assert 'positive: including the class raises the output' in page.locator('.jp-OutputArea').first.inner_text()
         page.screenshot(path=folder/'explorer.png')
