@@ -139,7 +139,7 @@ def compact(a:np.ndarray, # (m, n) numbers, finite or not
     with np.errstate(invalid='ignore', over='ignore'):
         low, high = _columns(a); spread, size = high - low, np.maximum(abs(low), abs(high))
         far = (spread > 0) & ((size > NEAR*spread) | (size > 1e30) | (spread < 1e-30))
-        lost = (spread > 0) & (size > 1e5*spread)
+        lost = (spread > 0) & (size > 1e5*spread) & (size > NEAR*np.fmax.reduce(spread)) # not: near 1 for some images
     tiny = ((spread > 0) & (spread < 1e-150)).sum()
     need(not tiny, f'{what} differ by less than 1e-150 in {tiny} columns, too little to be squared; scale them up')
     wide = a.dtype.kind == 'f' and a.itemsize == 8 or a.dtype.kind in 'iu'
