@@ -2094,6 +2094,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                              'transfer_influence/influence/result.py'),
                                                      'transfer_influence.influence.result.mean_influence': ( '50_influence/result.html#mean_influence',
                                                                                                              'transfer_influence/influence/result.py'),
+                                                     'transfer_influence.influence.result.output_to_explain': ( '50_influence/result.html#output_to_explain',
+                                                                                                                'transfer_influence/influence/result.py'),
                                                      'transfer_influence.influence.result.rank_of': ( '50_influence/result.html#rank_of',
                                                                                                       'transfer_influence/influence/result.py'),
                                                      'transfer_influence.influence.result.ranked': ( '50_influence/result.html#ranked',

@@ -20,7 +20,7 @@ from ..records.predictions import Predictions
 from .difference import spread_and_noise
 from .regression import mixed, one_per_subset
 from .methods import InfluenceRegressor, dim
-from .result import class_influence
+from .result import class_influence, output_to_explain
 
 # %% ../../nbs/50_influence/06_reliability.ipynb #6884a632
 @dataclass(frozen=True, eq=False)
@@ -54,8 +54,8 @@ def _rows(p, rows): return replace(p, masks=p.masks[rows], outputs={k: x[rows] f
 def class_means(p:Predictions,
                 output:str=None, # a recorded output
                ) -> Predictions: # a column for each target class
-    "Outputs averaged over the images of each target class, per model."
-    name, y = p.output(output)
+    "Outputs averaged over the images of each target class, per model. Raises `InputError` as `output_to_explain`."
+    name, y = output_to_explain(p, output)
     present = np.unique(p.labels)
     means = np.stack([y[:, p.labels == c].mean(1, dtype=np.float64) for c in present], 1)
     return replace(p, outputs={name: means}, labels=present, split=np.full(len(present), ''))
