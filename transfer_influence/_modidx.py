@@ -923,6 +923,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                  'transfer_influence.design.masks.shared_subsets': ( '20_design/masks.html#shared_subsets',
                                                                                                      'transfer_influence/design/masks.py'),
                                                  'transfer_influence.design.masks.sizes_vary': ( '20_design/masks.html#sizes_vary',
+                                                                                                 'transfer_influence/design/masks.py'),
+                                                 'transfer_influence.design.masks.whole_seed': ( '20_design/masks.html#whole_seed',
                                                                                                  'transfer_influence/design/masks.py')},
             'transfer_influence.design.simulate': { 'transfer_influence.design.simulate.Simulated': ( '20_design/simulate.html#simulated',
                                                                                                       'transfer_influence/design/simulate.py'),

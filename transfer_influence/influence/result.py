@@ -277,9 +277,10 @@ def save_influence(result:InfluenceResult,
     arrays = dict(influence=result.values, stderr=result.stderr, qvalue=_q_or_nan(result), dof=result.dof,
                   mean_influence=m.values[:, 0], mean_stderr=m.stderr[:, 0], mean_qvalue=_q_or_nan(m)[:, 0])
     facts = {k: getattr(result, k) for k in ('n_models', 'method', 'output', 'target', 'zero')}
-    np.savez_compressed(room_for(path, '.npz'), **{k: x.astype(np.float32) for k, x in arrays.items()}, **facts, labels=p.labels,
-                        class_names=np.array(result.class_names), target_class_names=np.array(p.target_class_names),
-                        split=p.split, columns=np.array(result.columns), kind_of_q=kind_of_q(result))
+    np.savez_compressed(room_for(path, '.npz'), **{k: x.astype(np.float32) for k, x in arrays.items()}, **facts,
+                        labels=p.labels, class_names=np.array(result.class_names),
+                        target_class_names=np.array(p.target_class_names), split=p.split,
+                        columns=np.array(result.columns), kind_of_q=kind_of_q(result))
 
 # %% ../../nbs/50_influence/04_result.ipynb #da29f9e6
 def load_influence(path) -> InfluenceResult:
