@@ -140,7 +140,7 @@ def compact(a:np.ndarray, # (m, n) numbers, finite or not
     with np.errstate(invalid='ignore', over='ignore'):
         low, high = _columns(a); spread, size = high - low, np.maximum(abs(low), abs(high))
         far = (spread > 0) & ((size > NEAR*spread) | (size > 1e30) | (spread < 1e-30))
-        lost = (spread > 0) & (size > 1e5*spread)
+        lost = (spread > 0) & (size > 1e5*spread) & (size > NEAR*np.fmax.reduce(spread)) # not: near 1 for some images
     tiny = ((spread > 0) & (spread < 1e-150)).sum()
     need(not tiny, f'{what} differ by less than 1e-150 in {tiny} columns, too little to be squared; scale them up')
     wide = a.dtype.kind == 'f' and a.itemsize == 8 or a.dtype.kind in 'iu'
@@ -166,8 +166,8 @@ def as_mask(x, # 0 and 1, or True and False
     share = a.dtype.kind == 'f' and other.size and (0 < other).all() and (other < 1).all()
     need(not share, f'{what} hold shares such as {other[0] if share else 0:.3g}, but influence compares models that '
          'had a class with models that had none of it; train on whole classes')
-    need(not other.size, f'{what} must hold 0 and 1 only, not {other[0] if other.size else 0:g}; 1: it was in the '
-         'training set')
+    hint = 'not the numbers of rows' if what == 'select' else '1: it was in the training set'
+    need(not other.size, f'{what} must hold 0 and 1 only, not {other[0] if other.size else 0:g}; {hint}')
     return a.astype(bool)
 
 # %% ../../nbs/00_basics/04_arrays.ipynb #4a1f0639

@@ -206,8 +206,9 @@ def ti_report(run:str,          # a run folder, or an .npz file with masks and o
     with friendly('ti-report'):
         from pathlib import Path
         from transfer_influence.basics.errors import need
+        from transfer_influence.basics.places import place_of
         from transfer_influence.show.report import make_report, report_arrays
-        need(not out or Path(out).absolute().parent.is_dir(), f'no folder for {out}; make it first')
+        out = out and str(place_of(out))
         need(not out or not Path(out).is_dir(), f'{out} is a folder; name a file in it')
         if not (Path(run).is_file() or run.endswith('.npz')): return print(make_report(run, out, output))
         page = out or str(Path(run).with_suffix('.html'))

@@ -16,9 +16,10 @@ def check_paths(*paths) -> None:
     "Raises `InputError` where a file is to be written into a folder that is not there, before anything is trained."
     from pathlib import Path
     from transfer_influence.basics.errors import need
-    for p in filter(None, paths):
-        need(Path(p).absolute().parent.is_dir(), f'no folder for {p}; make it first')
-        need(not Path(p).is_dir(), f'{p} is a folder; give the name of a file')
+    from transfer_influence.basics.places import place_of
+    for p in (Path(place_of(p)) for p in paths if p):
+        need(p.parent.is_dir(), f'no folder for {p}; make it first')
+        need(not p.is_dir(), f'{p} is a folder; give the name of a file')
 
 # %% ../../nbs/80_cli/02_use.ipynb #e29d7a58
 def _figure(run, draw, name):

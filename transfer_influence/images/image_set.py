@@ -86,7 +86,8 @@ def select_classes(s:ImageSet,
                    names, # names of the classes to keep, in the wanted order; empty: all
                   ) -> ImageSet:
     "The images of some classes, relabelled in the order of `names`. Raises `InputError` for unknown names."
-    if not len(names) or tuple(names) == s.class_names: return s
+    names = tuple(names)
+    if not names or names == s.class_names: return s
     number = {form(n): k for form in (nfc, str) for k, n in enumerate(s.class_names)} # a name as it is written wins
     for n in names: need(n in number or nfc(n) in number, f"no class '{n}' in the set{nearest(n, s.class_names)}")
     old = np.array([number.get(n, number.get(nfc(n))) for n in names])

@@ -15,12 +15,12 @@ from scipy.special import stdtrit
 # %% ../../nbs/50_influence/06_reliability.ipynb #bee27600
 from ..basics.errors import need
 from ..basics.display import Shown
-from ..design.masks import column_correlations, find_pairs, find_repeats, shared_subsets
+from ..design.masks import column_correlations, find_pairs, find_repeats, shared_subsets, whole_seed
 from ..records.predictions import Predictions
 from .difference import spread_and_noise
 from .regression import mixed, one_per_subset
 from .methods import InfluenceRegressor, dim
-from .result import class_influence
+from .result import class_influence, output_to_explain
 
 # %% ../../nbs/50_influence/06_reliability.ipynb #6884a632
 @dataclass(frozen=True, eq=False)
@@ -54,8 +54,8 @@ def _rows(p, rows): return replace(p, masks=p.masks[rows], outputs={k: x[rows] f
 def class_means(p:Predictions,
                 output:str=None, # a recorded output
                ) -> Predictions: # a column for each target class
-    "Outputs averaged over the images of each target class, per model."
-    name, y = p.output(output)
+    "Outputs averaged over the images of each target class, per model. Raises `InputError` as `output_to_explain`."
+    name, y = output_to_explain(p, output)
     present = np.unique(p.labels)
     means = np.stack([y[:, p.labels == c].mean(1, dtype=np.float64) for c in present], 1)
     return replace(p, outputs={name: means}, labels=present, split=np.full(len(present), ''))
@@ -123,7 +123,7 @@ def split_half(p:Predictions,
               ) -> SplitHalf:
     "Split-half reliability of the (source class × target class) table. Raises `InputError` for fewer than 8 models."
     need(isinstance(p, Predictions), f'split_half needs Predictions, as from_arrays makes, not {type(p).__name__}')
-    p, rng = class_outputs(p, output), np.random.default_rng(seed)
+    p, rng = class_outputs(p, output), np.random.default_rng(whole_seed(seed))
     need(p.n_models >= 8, f'splitting in halves needs at least 8 models with subsets of their own, not '
          f'{p.n_models}; train more')
     pairs = [_split(p, rng) for _ in range(splits)]
@@ -141,7 +141,7 @@ def null_band(p:Predictions,
               seed:int=0,
              ) -> np.ndarray:    # (shuffles, K, target classes) influences of shuffled masks
     "Influence tables per target class after shuffling masks over models: what no effect at all looks like."
-    p, rng = class_outputs(p, output), np.random.default_rng(seed)
+    p, rng = class_outputs(p, output), np.random.default_rng(whole_seed(seed))
     return np.stack([_table(replace(p, masks=p.masks[rng.permutation(p.n_models)])) for _ in range(shuffles)])
 
 # %% ../../nbs/50_influence/06_reliability.ipynb #7bd04799
@@ -235,7 +235,7 @@ def lds(p:Predictions,
         share:float=.2,    # of the models, kept aside
         seed:int=0) -> LDS:
     "Estimate from some models, predict the others. Raises `InputError` if fewer than 10 models would be kept aside."
-    p, rng = class_outputs(p, output), np.random.default_rng(seed)
+    p, rng = class_outputs(p, output), np.random.default_rng(whole_seed(seed))
     aside = rng.permutation(p.n_models)[:round(share*p.n_models)]
     need(0 < share < 1, f'share must lie between 0 and 1, not {share}')
     need(len(aside) >= 10, f'{len(aside)} models would be kept aside; 10 are needed: more models, or a larger share')
