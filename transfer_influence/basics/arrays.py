@@ -165,7 +165,7 @@ def as_mask(x, # 0 and 1, or True and False
     share = a.dtype.kind == 'f' and other.size and (0 < other).all() and (other < 1).all()
     need(not share, f'{what} hold shares such as {other[0] if share else 0:.3g}, but influence compares models that '
          'had a class with models that had none of it; train on whole classes')
-    hint = 'not the numbers of rows' if what == 'select' else '1: it was in the training set'
+    hint = 'a yes or no for each image, no row numbers' if what == 'select' else '1: it was in the training set'
     need(not other.size, f'{what} must hold 0 and 1 only, not {other[0] if other.size else 0:g}; {hint}')
     return a.astype(bool)
 
