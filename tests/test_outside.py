@@ -147,6 +147,13 @@ def test_names_in_either_form():
     r = ti.class_influence(ti.from_arrays(z, y, [two, 'x', 'Bar'])); assert (r[one] == r[two]).all()
 
 
+def test_names_that_are_no_text():
+    "Latin letters of an old archive, which Python hides in half signs: refused before a page or a table is written."
+    z, y = drawn(K=3, n=3); bad = 'caf\udce9'
+    for more in (dict(class_names=[bad, 'b', 'c']), dict(labels=[bad, 'b', 'c']), dict(target=bad), dict(outputs={bad: y})):
+        refused(lambda: ti.from_arrays(**dict(masks=z, outputs=y) | more), 'are not UTF-8')
+
+
 def test_numbered_folders(tmp_path):
     "They are sorted as text, and each image keeps the name of its folder."
     for c in range(12): pictures(tmp_path/str(c), n=1)

@@ -21,10 +21,13 @@ from .errors import InputError, nearest, need
 def _is_missing(v): return v is None or type(v).__name__ in ('NAType', 'NaTType', 'MaskedConstant')
 
 def text_of(v, what:str='names') -> str:
-    "Text, or bytes in UTF-8, as `str`. Raises `InputError` for bytes in another encoding."
-    try: return v.decode('utf-8') if isinstance(v, bytes) else str(v)
-    except UnicodeDecodeError: raise InputError(f'{what} hold bytes that are not UTF-8, such as {v!r:.40}; decode them '
-                                                'first') from None
+    "Text, or bytes in UTF-8, as `str`. Raises `InputError` for bytes in another encoding, also where text hides them."
+    try:
+        text = v.decode('utf-8') if isinstance(v, bytes) else str(v)
+        text.encode('utf-8')
+    except UnicodeError: raise InputError(f'{what} hold bytes that are not UTF-8, such as {v!r:.40}; decode them '
+                                          'first') from None
+    return text
 
 def _objects(a, what):
     "An array of Python objects as one of numbers or of text."
