@@ -3,6 +3,8 @@ import copy
 import json
 import os
 import pickle
+import subprocess
+import sys
 import time
 import unicodedata
 import warnings
@@ -183,6 +185,17 @@ def test_lists_that_are_no_masks():
 
 
 # training and runs
+
+def test_a_script_without_a_guard(tmp_path):
+    "Workers do not run it again."
+    (tmp_path/'script.py').write_text("""
+from transfer_influence.fleet.engine import LocalEngine
+print('once', flush=True)
+with LocalEngine(1, gpus=0) as engine: print(len(list(engine.tasks(abs, [1, -2]))))
+""")
+    r = subprocess.run([sys.executable, tmp_path/'script.py'], capture_output=True, text=True, timeout=60)
+    assert r.stdout.split() == ['once', '2'] and not r.stderr, r.stderr
+
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, torch.float64])
 def test_scores_of_any_precision(tmp_path, dtype):
