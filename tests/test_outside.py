@@ -257,10 +257,16 @@ def test_status_is_plain_json(tmp_path):
 def test_places_to_save(tmp_path, monkeypatch):
     "A new folder is made, ~ is the home folder, a folder in the way is one line, and a name without its suffix is found again."
     monkeypatch.setenv('HOME', str(tmp_path/'home')); monkeypatch.chdir(tmp_path); z, y = drawn(); p = ti.from_arrays(z, y); r = ti.class_influence(p)
-    for save, end in ((lambda x: ti.save_predictions(p, x), '.npz'), (r.save, '.npz'), (r.mean().save_csv, '.csv'), (lambda x: ti.make_report(p, x), '.html')):
+    for save, end in ((lambda x: ti.save_predictions(p, x), '.npz'), (r.save, '.npz'), (r.mean().save_csv, '.csv')):
         save(tmp_path/'new'/f'f{end}'); save(f'~/f{end}'); assert (tmp_path/'home'/f'f{end}').is_file() and not (tmp_path/'~').exists()
-        (tmp_path/f'd{end}').mkdir(exist_ok=True); refused(lambda: save(tmp_path/f'd{end}'), 'name a file in it|must end in')
+        (tmp_path/f'd{end}').mkdir(exist_ok=True); refused(lambda: save(tmp_path/f'd{end}'), 'name a file in it')
     ti.save_predictions(p, 'plain'); r.save('plain2'); assert ti.load_predictions('plain').n_models == ti.load_influence('plain2').n_models == 60
+
+
+def test_places_of_pages(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path)); p = ti.from_arrays(*drawn(K=3, n=4)); (tmp_path/'d.html').mkdir()
+    assert ti.make_report(p, '~/new/p.html') == str(tmp_path/'new'/'p.html') and (tmp_path/'new'/'p.html').is_file()
+    refused(lambda: ti.make_report(p, tmp_path/'d.html'), 'must end in')
 
 
 def test_copies_are_whole():
