@@ -21,10 +21,13 @@ from .errors import InputError, nearest, need
 def _is_missing(v): return v is None or type(v).__name__ in ('NAType', 'NaTType', 'MaskedConstant')
 
 def text_of(v, what:str='names') -> str:
-    "Text, or bytes in UTF-8, as `str`. Raises `InputError` for bytes in another encoding."
-    try: return v.decode('utf-8') if isinstance(v, bytes) else str(v)
-    except UnicodeDecodeError: raise InputError(f'{what} hold bytes that are not UTF-8, such as {v!r:.40}; decode them '
-                                                'first') from None
+    "Text, or bytes in UTF-8, as `str`. Raises `InputError` for bytes in another encoding, also where text hides them."
+    try:
+        text = v.decode('utf-8') if isinstance(v, bytes) else str(v)
+        text.encode('utf-8')
+    except UnicodeError: raise InputError(f'{what} hold bytes that are not UTF-8, such as {v!r:.40}; decode them '
+                                          'first') from None
+    return text
 
 def _objects(a, what):
     "An array of Python objects as one of numbers or of text."
@@ -166,7 +169,7 @@ def as_mask(x, # 0 and 1, or True and False
     share = a.dtype.kind == 'f' and other.size and (0 < other).all() and (other < 1).all()
     need(not share, f'{what} hold shares such as {other[0] if share else 0:.3g}, but influence compares models that '
          'had a class with models that had none of it; train on whole classes')
-    hint = 'not the numbers of rows' if what == 'select' else '1: it was in the training set'
+    hint = 'a yes or no for each image, no row numbers' if what == 'select' else '1: it was in the training set'
     need(not other.size, f'{what} must hold 0 and 1 only, not {other[0] if other.size else 0:g}; {hint}')
     return a.astype(bool)
 

@@ -125,7 +125,7 @@ def plot(self:InfluenceResult, **kwargs):
     plot = import_module('transfer_influence.show.plot') # by its name, at run time: figures lie above this floor
     return plot.plot_ranking(self, **kwargs)
 
-# %% ../../nbs/50_influence/04_result.ipynb #1e156a0d
+# %% ../../nbs/50_influence/04_result.ipynb #917fe105
 def output_to_explain(predictions:Predictions,
                       output:str=None, # a recorded output; empty: margin, or the only one
                      ) -> tuple:       # name, (m, n) numbers
@@ -135,6 +135,7 @@ def output_to_explain(predictions:Predictions,
     need(np.ptp(y, axis=0).any(), f"output '{name}' is the same for all models; choose another output")
     return name, y
 
+# %% ../../nbs/50_influence/04_result.ipynb #1e156a0d
 def class_influence(predictions:Predictions,
                     output:str=None,     # a recorded output; empty: margin, or the only one
                     method:str='dim',    # dim (the paper's), dim_shrunk, ridge, mixed, lasso
@@ -146,9 +147,10 @@ def class_influence(predictions:Predictions,
     Raises `InputError` for unknown names, classes without comparison, and outputs that are all constant."""
     need(isinstance(predictions, Predictions), 'influence needs Predictions, as ti.from_arrays(masks, outputs) or '
          f'ti.load_predictions(file) make them, not {type(predictions).__name__}')
-    (name, y), names = output_to_explain(predictions, output), predictions.class_names
+    name, y = predictions.output(output); names = predictions.class_names
     if 'prior' in options: options['prior'] = in_order(options['prior'], names, 'prior', 'the source classes')
     e, zero_said = estimate_from_zero(predictions, y, method, missing, zero, options)
+    output_to_explain(predictions, output) # after what is wrong with the masks
     columns = tuple(f'image {j}' for j in range(y.shape[1]))
     return InfluenceResult(e.values, e.stderr, e.dof, names, columns, len(y), method, name,
                            predictions.target, predictions, zero_said, options | dict(zero=zero), e.about)

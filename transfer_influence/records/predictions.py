@@ -16,7 +16,7 @@ import numpy as np
 
 # %% ../../nbs/40_records/00_predictions.ipynb #4a8e8268
 from ..basics.errors import InputError, nearest, need
-from ..basics.arrays import as_labels, as_mask, as_names, as_numbers, compact, numbered, plain
+from ..basics.arrays import as_labels, as_mask, as_names, as_numbers, compact, numbered, plain, text_of
 from ..basics.named_axes import by_columns, by_rows, counted, given, in_order, tell_row_numbers, turned
 from ..basics.display import Shown
 from ..basics.places import room_for, saved_as
@@ -147,8 +147,8 @@ def from_arrays(masks,                   # (m, K) bool or 0/1 integers
     need(len(outputs), 'give at least one output')
     z, given_outputs, images = _named(masks, outputs)
     _turned(z.values, given_outputs)
-    masks, names = _masks(z, class_names)
-    outputs = {k: _output(k, y, len(masks)) for k, y in given_outputs.items()}
+    (masks, names), target = _masks(z, class_names), text_of(target, 'names of targets')
+    outputs = {text_of(k, 'names of outputs'): _output(k, y, len(masks)) for k, y in given_outputs.items()}
     masks, outputs, left_out = _finite(masks, outputs, allow_partial)
     for note in (_note_copies, _note_odd_model): note(masks, outputs)
     _note_company(masks, names)
