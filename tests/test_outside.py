@@ -76,8 +76,15 @@ def test_classes_that_come_together():
 def test_a_class_that_needs_another():
     "The difference in means gives it a part of the other's effect; a regression on all classes does not."
     z, _ = drawn(400); z[:, 1] &= z[:, 0]; y = 2*z[:, :1] + np.random.default_rng(1).normal(size=(400, 10))
-    ridge = ti.class_influence(ti.from_arrays(z, y, NAMES), method='ridge').mean()
+    with pytest.warns(UserWarning, match="'a' and 'b' are mostly in the same models"): p = ti.from_arrays(z, y, NAMES)
+    ridge = ti.class_influence(p, method='ridge').mean()
     assert abs(ridge['b', 0]) < ridge['a', 0]/3
+
+
+def test_names_alike():
+    z, y = drawn(80)
+    for pair in (['Cat', 'cat'], ['dog', 'dog '], ['Caf\xe9', 'Cafe\u0301']):
+        with pytest.warns(UserWarning, match='differ by case, spaces or the form of an accent only'): ti.from_arrays(z, y, [*pair, *NAMES[2:]])
 
 
 def test_what_never_varies():

@@ -20,6 +20,7 @@ from ..basics.arrays import as_labels, as_mask, as_names, as_numbers, compact, n
 from ..basics.named_axes import by_columns, by_rows, counted, given, in_order, tell_row_numbers, turned
 from ..basics.display import Shown
 from ..basics.places import room_for, saved_as
+from ..images.image_set import nfc
 from ..design.masks import group_names, shared_subsets
 
 # %% ../../nbs/40_records/00_predictions.ipynb #a0879813
@@ -131,6 +132,26 @@ def _note_odd_model(masks, outputs):
     if usual > 0 and far[i] > 300*usual: warnings.warn(f'model {i} is {far[i]/usual:.0f} times as far from the others '
                                                        'as models usually are; leave it out if it failed')
 
+# %% ../../nbs/40_records/00_predictions.ipynb #70faa81d
+def _note_followers(masks, names):
+    "Classes that mostly come together, though not always."
+    m, K = masks.shape
+    if m < 50 or not 2 < K <= 1000: return
+    z = (masks - masks.mean(0)).astype(np.float32); z /= np.maximum(np.sqrt((z**2).sum(0)), 1e-9)
+    r = np.triu(z.T @ z, 1); r[r > .999] = 0
+    i, j = np.unravel_index(r.argmax(), r.shape)
+    if r[i, j] > max(.5, 6/m**.5): warnings.warn(f"'{names[i]}' and '{names[j]}' are mostly in the same models "
+        f"(correlation {r[i, j]:.2f}): a difference in means gives each a part of the other's effect; method='ridge' "
+        'tells them apart')
+
+def _note_alike(names):
+    "Single letters may differ by case: they are other characters."
+    looks = {}
+    for n in names: looks.setdefault(' '.join(nfc(n).casefold().split()), []).append(n)
+    told = [f'{a[0]!r} and {a[1]!r}' for look, a in looks.items() if len(a) > 1 and len(look) > 1]
+    if told: warnings.warn(f'the class names {told[0]} differ by case, spaces or the form of an accent only, and are '
+                           'two classes')
+
 # %% ../../nbs/40_records/00_predictions.ipynb #84db935e
 def from_arrays(masks,                   # (m, K) bool or 0/1 integers
                 outputs,                 # (m, n) array, or {name: (m, n) array}
@@ -151,7 +172,8 @@ def from_arrays(masks,                   # (m, K) bool or 0/1 integers
     outputs = {text_of(k, 'names of outputs'): _output(k, y, len(masks)) for k, y in given_outputs.items()}
     masks, outputs, left_out = _finite(masks, outputs, allow_partial)
     for note in (_note_copies, _note_odd_model): note(masks, outputs)
-    _note_company(masks, names)
+    for note in (_note_company, _note_followers): note(masks, names)
+    _note_alike(names)
     n = {x.shape[1] for x in outputs.values()}
     need(len(n) == 1 and min(n) > 0, f'all outputs must be on the same images; they have {sorted(n)} columns')
     labels, split = (in_order(x, images, what, 'the columns of the outputs')
