@@ -2146,6 +2146,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                     'transfer_influence/records/predictions.py'),
                                                         'transfer_influence.records.predictions._note_odd_model': ( '40_records/predictions.html#_note_odd_model',
                                                                                                                     'transfer_influence/records/predictions.py'),
+                                                        'transfer_influence.records.predictions._notes': ( '40_records/predictions.html#_notes',
+                                                                                                           'transfer_influence/records/predictions.py'),
                                                         'transfer_influence.records.predictions._output': ( '40_records/predictions.html#_output',
                                                                                                             'transfer_influence/records/predictions.py'),
                                                         'transfer_influence.records.predictions._turned': ( '40_records/predictions.html#_turned',

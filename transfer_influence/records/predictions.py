@@ -140,9 +140,14 @@ def _note_followers(masks, names):
     z = (masks - masks.mean(0)).astype(np.float32); z /= np.maximum(np.sqrt((z**2).sum(0)), 1e-9)
     r = np.triu(z.T @ z, 1); r[r > .999] = 0
     i, j = np.unravel_index(r.argmax(), r.shape)
-    if r[i, j] > max(.5, 6/m**.5): warnings.warn(f"'{names[i]}' and '{names[j]}' are mostly in the same models "
+    if r[i, j] > max(.4, 6/m**.5): warnings.warn(f"'{names[i]}' and '{names[j]}' are mostly in the same models "
         f"(correlation {r[i, j]:.2f}): a difference in means gives each a part of the other's effect; method='ridge' "
         'tells them apart')
+
+def _notes(masks, outputs, names):
+    for note in (_note_copies, _note_odd_model): note(masks, outputs)
+    for note in (_note_company, _note_followers): note(masks, names)
+    _note_alike(names)
 
 def _note_alike(names):
     "Single letters may differ by case: they are other characters."
@@ -171,9 +176,7 @@ def from_arrays(masks,                   # (m, K) bool or 0/1 integers
     (masks, names), target = _masks(z, class_names), text_of(target, 'names of targets')
     outputs = {text_of(k, 'names of outputs'): _output(k, y, len(masks)) for k, y in given_outputs.items()}
     masks, outputs, left_out = _finite(masks, outputs, allow_partial)
-    for note in (_note_copies, _note_odd_model): note(masks, outputs)
-    for note in (_note_company, _note_followers): note(masks, names)
-    _note_alike(names)
+    _notes(masks, outputs, names)
     n = {x.shape[1] for x in outputs.values()}
     need(len(n) == 1 and min(n) > 0, f'all outputs must be on the same images; they have {sorted(n)} columns')
     labels, split = (in_order(x, images, what, 'the columns of the outputs')
