@@ -21,7 +21,7 @@ from transfer_influence.fleet.begin import is_whole, mend_arrays
 from transfer_influence.fleet.fleet import task_of
 from transfer_influence.fleet.progress import run_status, status_lines
 from transfer_influence.fleet.worker import Packed, Task, sent
-from transfer_influence.records.read_run import compact, failures_of, read_blocks, read_predictions, verify
+from transfer_influence.records.read_run import compact, failures_of, read_predictions, verify
 from transfer_influence.records.run_arrays import create_arrays
 from transfer_influence.records.store import Store, StoreError, committed, open_run, row_crc, write_model
 

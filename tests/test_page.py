@@ -78,9 +78,6 @@ def test_readable_by_all(page, width):
 def test_large_page_opens_quickly(tmp_path):
     "Five hundred source classes, ten thousand target images."
     from transfer_influence.records.predictions import from_arrays
-    from transfer_influence.show.plot import plot_heatmap, plot_ranking
-    from transfer_influence.show.grids import picture
-    from transfer_influence.show.class_table import class_table
     from transfer_influence.show.report import find, page_of
     rng = np.random.default_rng(0)
     p = from_arrays(rng.random((120, 500)) < .5, rng.normal(size=(120, 10_000)).astype(np.float32), labels=np.arange(10_000) % 100)

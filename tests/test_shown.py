@@ -1,5 +1,4 @@
 "What people see: figures that keep their names, whatever the script, the style and the backend; tables that are quick to look at."
-import base64
 import json
 import os
 import re

@@ -1,5 +1,4 @@
 "Images from everywhere: every public set by torchvision's own loaders, every shipped recipe, packs that were interrupted."
-import os
 import signal
 import subprocess
 import sys
