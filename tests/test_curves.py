@@ -85,6 +85,7 @@ def whole(run, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_in_the_middle(run, whole, tmp_path):
     "Killed again and again, a curve ends as if nothing had been; no worker stays, no commit is touched."
@@ -106,6 +107,7 @@ def test_killed_in_the_middle(run, whole, tmp_path):
 
 BUDGET = ('--steps', '10,20', '--ks', '2,4', '--replicates', '3', '--choosing', '2', '--quiet')
 
+@pytest.mark.slow
 def test_a_budget_killed_in_the_middle(run, tmp_path):
     "Killed in both of its rounds, a curve at fixed budgets ends as if nothing had been."
     place, curves = 'budgets_patch_8', []

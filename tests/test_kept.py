@@ -114,6 +114,7 @@ LOST = {'subset/c/1/0': '276 models, such as model 1024', 'subset/c/0/0': '1024 
         'zarr.json': 'data.zarr is missing', 'target/t/label/zarr.json': 'label is missing'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path, copied, emptied', [*((p, False, e) for p in LOST for e in (False, True)), ('subset/c/1/0', True, False),
                                                    ('target/t/select/c/0', True, False)])
 def test_lost_part(large, tmp_path, path, copied, emptied):
@@ -175,6 +176,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(250)
 @pytest.mark.parametrize('path', ['data.zarr/subset/c/0/0', 'data.zarr/zarr.json'])
 def test_commands(trained, tmp_path, path):
@@ -188,6 +190,7 @@ def test_commands(trained, tmp_path, path):
         p: b for p, b in files(trained/'run').items() if 'data.zarr' in str(p)}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(250)
 def test_lost_outputs(trained, tmp_path):
     "Outputs that are lost are trained again; the line names the command, and it works."
@@ -208,6 +211,7 @@ def test_empty_files(trained, tmp_path, path, words):
 
 # files of file managers
 
+@pytest.mark.slow
 @pytest.mark.timeout(250)
 def test_foreign_files(tmp_path):
     "Finder, Explorer and shared drives leave files in every folder of a run; all goes on as before."

@@ -396,6 +396,7 @@ models = 6
 """
 
 
+@pytest.mark.slow
 def test_run_says_that_its_folder_changed(tmp_path):
     "One line, the run goes on with the images that it keeps."
     for c in 'abcd':

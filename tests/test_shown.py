@@ -73,6 +73,7 @@ def test_figures_still_appear_in_a_notebook(tmp_path, monkeypatch):
     assert [sum('image/png' in o.get('data', {}) for o in c.outputs) for c in nb.cells] == [0, 0, 1, 1]
 
 
+@pytest.mark.slow
 def test_names_are_not_mathematics(tmp_path):
     "Of classes, target classes, targets and outputs, in the page and in each figure."
     import matplotlib.pyplot as plt

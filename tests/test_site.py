@@ -11,6 +11,8 @@ from browser import BROWSER, browser, serve, watched
 
 PAGES = 'index', 'tutorials/five_minutes', 'figures/fig7_examples', 'influence/result', 'library', 'names'
 
+pytestmark = pytest.mark.slow  # the whole site is made
+
 
 class Links(HTMLParser):
     "All links and names of a page."

@@ -152,6 +152,7 @@ def test_workers_of_a_memory_limit():
     assert said == str(Room(1, 'memory for no more'))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CORES < 2, reason='one core')
 def test_the_line_before_training_says_why(trained, tmp_path):
     r = run(BIN/'ti-run', trained/'r.toml', '--out', tmp_path/'run', '--models', 4, env=dict(SLURM_CPUS_PER_TASK='1', CUDA_VISIBLE_DEVICES=''))
@@ -250,6 +251,7 @@ def test_workers_leave_with_their_parent(refused):
 
 # A folder of sources that nobody installed
 
+@pytest.mark.slow
 def test_sources_without_installed_package(trained, tmp_path):
     site, sources = tmp_path/'site', tmp_path/'sources'
     site.mkdir()
@@ -295,6 +297,7 @@ def test_path_without_nvidia_smi(tmp_path):
 
 # What else machines do
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != 'posix', reason='closes outputs in a shell')
 @pytest.mark.parametrize('closed', ['2>&-', '>&- 2>&- <&-'])
 def test_closed_outputs(trained, tmp_path, closed):
@@ -314,12 +317,14 @@ def test_python_without_checks(trained):
     assert r.returncode == 1 and b'PYTHONOPTIMIZE' in r.stderr and b'Traceback' not in r.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != 'posix', reason='has no ulimit')
 def test_few_open_files(tmp_path):
     r = run('sh', '-c', f'ulimit -n 50; {BIN}/ti-run glyphs-digits --models 6 --out {tmp_path/"run"} --workers 9 --quiet')
     assert r.returncode == 1 and b'oo many open files' in r.stderr and b'Traceback' not in r.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != 'posix', reason='names that Windows does not allow')
 def test_names_of_run_folders(trained, tmp_path):
     folder = tmp_path/'a%20b#c?d&e'/'ä ö/Ж n'/'/'.join(['x'*100]*8)
@@ -330,6 +335,7 @@ def test_names_of_run_folders(trained, tmp_path):
     assert run(BIN/'ti-influence', folder).stdout == run(BIN/'ti-influence', trained/'run').stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != 'posix', reason='variables of POSIX systems')
 def test_odd_surroundings(trained, tmp_path):
     "No home, no temporary folder, few rights for others, a list of thread numbers, a run folder behind a link."
