@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 import transfer_influence
-from transfer_influence.basics.machine import Room, core_limits, gpus_here, is_address, worker_room
+from transfer_influence.basics.machine import Room, core_limits, gpus_here, worker_room
+from transfer_influence.basics.places import is_address
 from transfer_influence.images.sources import _places
 
 BIN = Path(sys.executable).parent

@@ -14,10 +14,10 @@ import numpy as np
 from ..basics.recipe import from_dict
 from ..training.schedule import n_steps
 from ..records.store import Store, committed, is_run, open_run
-from ..records.read_run import read_commit
+from ..records.read_run import read_columns, read_commit
 from ..fleet.child_runs import requested
 from ..fleet.cost import time_images
-from .retrain import class_run, columns_of, retrain, untrained
+from .retrain import class_run, retrain, untrained
 from .curve import PARTS, Curve
 from .removal import CurveCost, accuracies
 from .budget import BudgetCurve, budget_from_dict, budget_to_dict, merged_budgets
@@ -34,7 +34,7 @@ def _flat(rows, first):
 def _round(run, plan, rows, first, options):
     "Train a round: {steps: Curve}, and where its models are."
     found = retrain(run, *_flat(rows, first), plan.folder, training=plan.training, **options)
-    (labels, split, _), store = columns_of(found.store, plan.target), open_run(run)
+    (labels, split, _), store = read_columns(found.store, plan.target), open_run(run)
     right, at, curves = found.outputs(plan.target)['correct'], 0, {}
     spec = next(t for t in plan.recipe.targets if t.name == plan.target)
     acc = {p: accuracies(right[:, split == p], labels[split == p], spec.metric) for p in PARTS}

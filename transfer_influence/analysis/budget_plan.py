@@ -18,7 +18,8 @@ from ..images.sources import load_source
 from ..training.schedule import n_steps
 from ..records.predictions import Predictions
 from ..records.store import open_run, read_images
-from .retrain import base_target, class_run, columns_of, other_training, units_of
+from ..records.read_run import read_columns
+from .retrain import base_target, class_run, other_training, units_of
 from transfer_influence.analysis.removal import (
     arm_masks, check_keep, check_ks, check_order, influence_order, need_parts, orders_at_no_cost, usual_arms,
     usual_orders)
@@ -103,7 +104,7 @@ def _arms(arms, run, target, head, how, stand_ins):
     for a in names: need(a in known, f"no arm '{a}'; the arms are {', '.join(known)}")
     find = orders_at_no_cost if stand_ins else partial(usual_orders, **how, arms=names)
     usual = find(run, target) if names else {}
-    split = columns_of(open_run(run), target)[1]
+    split = read_columns(open_run(run), target)[1]
     given = {a: o for a, o in arms.items() if o is not None}
     return {a: usual[a] for a in names} | {
         a: _order_from(o, split, target) if isinstance(o, Predictions) else o for a, o in given.items()}
@@ -151,7 +152,7 @@ def plan_budgets(run,             # a run made from a recipe
     units, K, arms = units_of(head), len(units_of(head)), ('most negative',) if arms is None else arms
     need('recipe' in head, 'budgets are counted in steps, and training of your own counts for itself; use a recipe')
     training = _training(training, head); head = other_training(head, training); recipe = from_dict(head['recipe'])
-    check_net(recipe); need_parts(columns_of(store, target)[1], target)
+    check_net(recipe); need_parts(read_columns(store, target)[1], target)
     _check_names(arms, more.get('picked'), usual_arms(head))
     one, ks = _pass_steps(store, recipe), check_ks(_usual_ks(K) if ks is None else _whole(ks, 'ks'), K)
     budgets = check_budgets(budgets, more.get('passes'), one, K)

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['NEAR', 'text_of', 'as_frame', 'plain', 'as_numbers', 'compact', 'as_mask', 'as_labels', 'distinct', 'check_distinct',
-           'as_names', 'numbered']
+           'as_names', 'nfc', 'alike_names', 'numbered', 'read_npz']
 
 # %% ../../nbs/00_basics/04_arrays.ipynb #b475a773
 from collections import Counter
 from collections.abc import ItemsView, KeysView, Mapping, Set, ValuesView
 from numbers import Number
+from unicodedata import normalize
 import warnings
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -242,6 +244,17 @@ def as_names(x, # a list, array or series of names, or a dict that numbers them
     check_distinct(names, what)
     return names
 
+# %% ../../nbs/00_basics/04_arrays.ipynb #bcf8ba19
+def nfc(name):
+    "A name in the form of Unicode that has one sign for a letter with its accent (NFC)."
+    return normalize('NFC', name) if isinstance(name, str) else name
+
+def alike_names(names) -> list: # of pairs
+    "Names that differ by case, spaces or the form of an accent only. Single letters are other characters."
+    by_look = {}
+    for n in names: by_look.setdefault(' '.join(nfc(n).casefold().split()), []).append(n)
+    return [tuple(same[:2]) for look, same in by_look.items() if len(same) > 1 and len(look) > 1]
+
 # %% ../../nbs/00_basics/04_arrays.ipynb #6e85cdd0
 def numbered(labels, # (n,) numbers or names, from `as_labels`
              names=None, # of the classes; empty: those that occur, sorted
@@ -253,3 +266,18 @@ def numbered(labels, # (n,) numbers or names, from `as_labels`
     number = {c: k for k, c in enumerate(known)}; odd = sorted(set(labels.tolist()) - set(known))
     need(not odd, f"the label '{odd[0] if odd else ''}' is none of the {what}{nearest(odd[0], known) if odd else ''}")
     return np.array([number[c] for c in labels.tolist()], np.int64), known
+
+# %% ../../nbs/00_basics/04_arrays.ipynb #53f4c270
+def read_npz(path,    # an .npz file, or an open one
+             fix:str, # what to do where it is none
+            ) -> dict: # {name: array}
+    "Plain arrays from a file. Raises `InputError` where it holds anything else, `PermissionError` for a locked one."
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray): raise ValueError('it is a single array')
+        with found as z: return {k: z[k] for k in z.files}
+    except PermissionError: raise
+    except (ValueError, OSError, EOFError, AttributeError, TypeError, BadZipFile) as e:
+        why = str(e).splitlines()[0] if str(e) else type(e).__name__
+        if 'pickle' in why: why = 'it is no .npz file, or holds Python objects, which can run programs'
+        raise InputError(f'cannot read {path} as plain arrays ({why}); {fix}') from None

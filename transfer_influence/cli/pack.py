@@ -32,7 +32,7 @@ def to_pack(src:str, out:str, name:str, part:str, download:bool):
     "The images that `ti-pack` was asked for. Raises `InputError` for arrays, and for parts that are not there."
     from pathlib import Path
     from transfer_influence.basics.errors import need
-    from transfer_influence.basics.machine import is_address
+    from transfer_influence.basics.places import is_address
     from transfer_influence.images.folders import part_of
     from transfer_influence.images.sources import list_images
     inside = Path(out).expanduser().absolute(), Path(src).expanduser().absolute()

@@ -148,7 +148,7 @@ def open_predictions(source:str, target:str=None, allow_partial:bool=False):
     "Predictions from a run folder or an `.npz` file."
     from pathlib import Path
     from transfer_influence.basics.errors import need
-    from transfer_influence.basics.machine import is_address
+    from transfer_influence.basics.places import is_address
     if Path(source).is_dir() or is_address(source):
         from transfer_influence.records.store import open_run
         from transfer_influence.records.read_run import read_predictions

@@ -13,19 +13,18 @@ import io
 import os
 from pathlib import Path
 import warnings
-from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
 
 # %% ../../nbs/10_images/02_folders.ipynb #6ce47bd0
 from ..basics.errors import InputError, need
-from ..basics.arrays import distinct
-from ..basics.places import room_for, saved_as
-from .image_set import ImageSet, check_size, fit_image, nfc
+from ..basics.arrays import distinct, nfc, read_npz
+from ..basics.places import file_to_write, file_to_read
+from .image_set import ImageSet, check_size, fit_image
 from transfer_influence.images.image_files import (
     REMARKS, class_files, folder_at, holds_classes, holds_images, inside, looking, open_picture, remarks_after,
-    remarks_before, shown, tell_odd)
+    remarks_before, as_text, tell_odd)
 
 # %% ../../nbs/10_images/02_folders.ipynb #0155b3e1
 @dataclass(frozen=True, eq=False)
@@ -148,11 +147,11 @@ def list_folders(path, # the folder that holds a folder for each class, or the t
     found = {d.name.lower(): d for d in folders}
     if not _has_parts(path, found): return list_folder(path)
     other = [found[n] for n in PARTS if n in found]
-    need(other, f"{shown(path)} has train/ but neither test/ nor val/; give {shown(found['train'])} itself, or add the "
-         'other part')
+    need(other, f"{as_text(path)} has train/ but neither test/ nor val/; give {as_text(found['train'])} itself, or add "
+         'the other part')
     left = [d.name for d in folders if d not in (found['train'], other[0]) and (holds_images(d) or holds_classes(d))]
-    if left: warnings.warn(f'{shown(path)}: {other[0].name}/ is the evaluation part; left out: {", ".join(left)}')
-    return join_parts(list_folder(found['train']), list_folder(other[0]), (shown(found['train']), shown(other[0])))
+    if left: warnings.warn(f'{as_text(path)}: {other[0].name}/ is the evaluation part; left out: {", ".join(left)}')
+    return join_parts(list_folder(found['train']), list_folder(other[0]), (as_text(found['train']), as_text(other[0])))
 
 # %% ../../nbs/10_images/02_folders.ipynb #ded668a0
 def read_pixels(listing:Listing,
@@ -221,18 +220,14 @@ def save_images(s:ImageSet,
                ) -> None:
     "Write an image set as an `.npz` file that `load_images` reads."
     extra = {} if s.train_part is None else dict(train_part=s.train_part)
-    np.savez(room_for(path, '.npz'), images=s.images, labels=s.labels, class_names=np.array(s.class_names),
+    np.savez(file_to_write(path, '.npz'), images=s.images, labels=s.labels, class_names=np.array(s.class_names),
                         titles=np.array(s.titles), groups=np.array(s.groups, dtype='U'), **extra)
 
 def _arrays(path):
     with looking():
         need(hasattr(path, 'read') or Path(path).is_file(),
              f'no file at {path}; give an .npz file with images, labels and class_names')
-        try:
-            with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in z.files}
-        except PermissionError: raise
-        except (ValueError, OSError, EOFError, AttributeError, TypeError, BadZipFile) as e:
-            raise InputError(f'cannot read {path} as plain arrays ({e}); save it with numpy.savez') from None
+        return read_npz(path, 'save it with numpy.savez')
 
 # %% ../../nbs/10_images/02_folders.ipynb #711d6db8
 def _jpeg(a, i, path):
@@ -259,7 +254,7 @@ def _decompressed(a, path):
 def load_images(path, # an .npz file with images (N, height, width[, channels]) uint8, labels (N,), class_names (K,)
                ) -> ImageSet:
     "Read an image set. Raises `InputError` where the file is missing, incomplete or holds pickles."
-    path = saved_as(path, '.npz')
+    path = file_to_read(path, '.npz')
     a = _arrays(path)
     if 'data' in a and 'offsets' in a:
         need('class_names' in a, f"{path} has no array 'class_names'; it has {sorted(a)}")

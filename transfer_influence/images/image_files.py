@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NO_PICTURES', 'OF_TOOLS', 'COMPANIONS', 'OF_DETECTION', 'THIN', 'REMARKS', 'SAID', 'picture_suffixes', 'open_picture',
-           'is_picture', 'is_hidden', 'shown', 'looking', 'inside', 'files_below', 'Found', 'look_into', 'suffix_words',
-           'how_to_read', 'tell_left_out', 'folder_at', 'class_name', 'class_folders', 'tell_alike', 'tell_levels',
-           'class_files', 'holds_images', 'holds_classes', 'remarks_before', 'remarks_after', 'tell_odd']
+           'is_picture', 'is_hidden', 'as_text', 'looking', 'inside', 'files_below', 'Found', 'look_into',
+           'suffix_words', 'how_to_read', 'tell_left_out', 'folder_at', 'class_name', 'class_folders', 'tell_alike',
+           'tell_levels', 'class_files', 'holds_images', 'holds_classes', 'remarks_before', 'remarks_after', 'tell_odd']
 
 # %% ../../nbs/10_images/01_image_files.ipynb #4d53c3cf
 from collections import Counter
@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from ..basics.errors import InputError, need
-from .image_set import nfc
+from ..basics.arrays import alike_names, nfc
 
 # %% ../../nbs/10_images/01_image_files.ipynb #a14cd4d7
 NO_PICTURES = ('BUFR', 'EPS', 'FITS', 'GRIB', 'HDF5', 'IPTC', 'MPEG', 'WMF')
@@ -65,14 +65,14 @@ def is_hidden(name:str) -> bool:
     return name.startswith('.') or name.casefold() in _OF_TOOLS
 
 # %% ../../nbs/10_images/01_image_files.ipynb #dbe0e89f
-def shown(path) -> str:
+def as_text(path) -> str:
     "A path as it can be printed and written: bytes that are no UTF-8 become such as \\xe9."
     return os.fsencode(path).decode('utf-8', 'backslashreplace')
 
 def _stop(e):
     path = Path(e.filename or '.'); effective = os.access in os.supports_effective_ids
     locked = [p for p in path.parents if not os.access(p, os.X_OK, effective_ids=effective)] # the last is the highest
-    raise InputError(f'cannot look into {shown(locked[-1] if locked else path)} ({e.strerror}); change its rights or '
+    raise InputError(f'cannot look into {as_text(locked[-1] if locked else path)} ({e.strerror}); change its rights or '
                      'remove it')
 
 @contextmanager
@@ -152,8 +152,8 @@ def class_name(folder:Path) -> str:
     "The name of a class folder. Raises `InputError` for bytes that are no UTF-8."
     try: folder.name.encode()
     except UnicodeEncodeError: raise InputError(
-        f'the name of the class folder {shown(folder)} is not UTF-8, as an archive of an old Windows leaves it; '
-        f'rename it, or all of them: convmv -f latin1 -t utf8 -r --notest {shown(folder.parent)}') from None
+        f'the name of the class folder {as_text(folder)} is not UTF-8, as an archive of an old Windows leaves it; '
+        f'rename it, or all of them: convmv -f latin1 -t utf8 -r --notest {as_text(folder.parent)}') from None
     return nfc(folder.name)
 
 def class_folders(folders) -> dict: # {class name: folder}
@@ -161,18 +161,16 @@ def class_folders(folders) -> dict: # {class name: folder}
     named = {}
     for d in folders:
         same = named.setdefault(class_name(d), d)
-        need(same is d, f'{shown(d.parent)} has two class folders that look the same, {same.name!a} and {d.name!a} (é '
-             'as one sign, and as e with an accent); put all images into one of them')
+        need(same is d, f'{as_text(d.parent)} has two class folders that look the same, {same.name!a} and {d.name!a} '
+             '(é as one sign, and as e with an accent); put all images into one of them')
     return named
 
 # %% ../../nbs/10_images/01_image_files.ipynb #d29acb18
 def tell_alike(path, names) -> None: # of classes
     "Warn of names that differ by case or spaces only. Single letters may."
-    by_look = {}
-    for n in names: by_look.setdefault(' '.join(n.casefold().split()), []).append(n)
-    pairs = [of_one[:2] for look, of_one in by_look.items() if len(of_one) > 1 and len(look) > 1]
+    pairs = alike_names(names)
     more = f' (and {len(pairs) - 1} more such pair{"s"*(len(pairs) > 2)})' if len(pairs) > 1 else ''
-    if pairs: warnings.warn(f'{shown(path)}: the class folders {pairs[0][0]!r} and {pairs[0][1]!r}{more} differ by '
+    if pairs: warnings.warn(f'{as_text(path)}: the class folders {pairs[0][0]!r} and {pairs[0][1]!r}{more} differ by '
         'case or spaces only and are two classes; if that is not meant, put their images into one folder')
 
 OF_DETECTION = frozenset(('images', 'labels', 'masks', 'annotations'))
@@ -180,11 +178,11 @@ OF_DETECTION = frozenset(('images', 'labels', 'masks', 'annotations'))
 def tell_levels(path, classes:dict) -> None: # {class folder: [images]}
     "Warn where the class folders are perhaps no classes."
     names = [d.name for d in classes]; first = ', '.join(names[:4])
-    if len(OF_DETECTION & {n.lower() for n in names}) > 1: warnings.warn(f'{shown(path)}: {first} are the classes '
+    if len(OF_DETECTION & {n.lower() for n in names}) > 1: warnings.warn(f'{as_text(path)}: {first} are the classes '
         'here, though they are called as the parts of a detection set are; give a folder that has one folder per class')
     if any(f.parent == d for d, files in classes.items() for f in files): return
     if max(len({f.relative_to(d).parts[0] for f in files}) for d, files in classes.items()) > 1: warnings.warn(
-        f'{shown(path)}: the class folders ({first}{", …"*(len(names) > 4)}) hold only folders: is there a level '
+        f'{as_text(path)}: the class folders ({first}{", …"*(len(names) > 4)}) hold only folders: is there a level '
         'above the classes? Then give the folder that holds the class folders, or move all of these into one')
 
 # %% ../../nbs/10_images/01_image_files.ipynb #8eff2c68
@@ -193,19 +191,19 @@ def _no_image(folder, found):
     have = '; remove it or add images'
     if found.dead: have = f'; it has {len(found.dead)} links that lead to no file: mend them'
     if found.unknown: have = f' that Pillow reads; it has {suffix_words(found.unknown)}: {how_to_read(found.unknown)}'
-    return f'the class folder {shown(folder)} has no image{have}'
+    return f'the class folder {as_text(folder)} has no image{have}'
 
 def class_files(path) -> dict: # {class name: [files]}
     """The image files in class folders, sorted by name; what is left out or odd is said.
     Raises `InputError` where there is no such folder, class or image."""
     path = folder_at(path)
     with looking():
-        need(path.is_dir(), f'no folder at {shown(path)}; give the folder that holds one folder per class')
+        need(path.is_dir(), f'no folder at {as_text(path)}; give the folder that holds one folder per class')
         there = inside(path)
-        for f in there: need(f.exists(), f'{shown(f)} is a link that leads nowhere, perhaps a class; mend it or remove '
-                                         'it')
+        for f in there: need(f.exists(), f'{as_text(f)} is a link that leads nowhere, perhaps a class; mend it or '
+                                         'remove it')
         folders = class_folders(d for d in there if d.is_dir())
-        need(len(folders) >= 2, f'{shown(path)} has {len(folders)} class folder{"s"*(len(folders) != 1)}; at least 2 '
+        need(len(folders) >= 2, f'{as_text(path)} has {len(folders)} class folder{"s"*(len(folders) != 1)}; at least 2 '
                                 'are needed, one folder per class')
         found = {name: look_into(d) for name, d in folders.items()}
         for name, x in found.items(): need(x.pictures, _no_image(folders[name], x))

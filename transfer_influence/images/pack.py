@@ -20,7 +20,7 @@ import numpy as np
 
 # %% ../../nbs/10_images/06_pack.ipynb #74006f37
 from ..basics.errors import InputError, need
-from ..basics.machine import is_address
+from ..basics.places import is_address
 from .image_set import ImageSet, check_size
 from .image_files import REMARKS, looking, tell_odd
 from .folders import Listing, read_rows, rows_of

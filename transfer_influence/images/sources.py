@@ -17,10 +17,10 @@ import numpy as np
 
 # %% ../../nbs/10_images/07_sources.ipynb #2dc115b6
 from ..basics.errors import nearest, need
-from ..basics.machine import is_address
+from ..basics.places import is_address
 from ..basics.recipe import EMBEDDED, Recipe, SourceSpec, TargetSpec
 from .image_set import ImageSet, digits, glyphs, mnist5k, resize_set, select_classes
-from .image_files import THIN, files_below, holds_classes, looking, shown
+from .image_files import THIN, files_below, holds_classes, looking, as_text
 from .folders import list_folders, load_images, matched, read_listing
 from .public_sets import KNOWN, list_known
 from .hub import is_hub, list_hub, parse_address
@@ -122,8 +122,8 @@ def _check_paths(spec):
     need(not is_open(spec), f"the recipe leaves open where '{spec.name}' lies; say it with --source-path or "
          '--target-path')
     for path in (spec.path, getattr(spec, 'test_path', '')):
-        need(shown(path) == path, f"the path of '{spec.name}', {shown(path)}, is not UTF-8, so a run cannot note it "
-             'down; rename the folder')
+        need(as_text(path) == path, f"the path of '{spec.name}', {as_text(path)}, is not UTF-8, so a run cannot note "
+             'it down; rename the folder')
 
 def _open(spec, size, channels):
     _check_paths(spec)

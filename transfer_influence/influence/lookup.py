@@ -10,7 +10,7 @@ import numpy as np
 
 # %% ../../nbs/50_influence/03_lookup.ipynb #02d9245e
 from ..basics.errors import InputError, need, nearest
-from ..images.image_set import nfc
+from ..basics.arrays import nfc
 
 # %% ../../nbs/50_influence/03_lookup.ipynb #6d93f618
 def position(key,   # a name, or a whole number

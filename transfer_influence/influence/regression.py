@@ -81,7 +81,8 @@ def _lowest(f, low, high, steps=25):
     "The argument at which a smooth function is lowest: a grid, then its best part more finely."
     from scipy.optimize import minimize_scalar
     grid = np.linspace(low, high, steps); k = int(np.argmin([f(g) for g in grid]))
-    found = minimize_scalar(f, bounds=(grid[max(k - 1, 0)], grid[min(k + 1, steps - 1)]), method='bounded')
+    ends = grid[max(k - 1, 0)], grid[min(k + 1, steps - 1)]
+    found = minimize_scalar(f, bounds=ends, method='bounded', options=dict(xatol=1e-8)) # else rounding shows in results
     return found.x if found.fun < f(grid[k]) else grid[k]
 
 def pooled_lambda(sp:Spectrum) -> float:

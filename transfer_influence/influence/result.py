@@ -19,7 +19,7 @@ from fastcore.basics import patch
 # %% ../../nbs/50_influence/04_result.ipynb #5b27285e
 from ..basics.errors import InputError, nearest, need
 from ..basics.named_axes import in_order
-from ..basics.places import room_for, saved_as
+from ..basics.places import file_to_write, file_to_read
 from ..basics.display import Shown, long_columns, save_long
 from ..records.predictions import Predictions
 from .difference import Estimate, interval, p_values, q_values, sign_q_values
@@ -268,7 +268,7 @@ def table_rows(result:InfluenceResult) -> list: # of dicts
 @patch
 def save_csv(self:InfluenceResult, path) -> None:
     "Write the rows of `to_dataframe` as a CSV file in UTF-8."
-    save_long(*_long(self), room_for(path))
+    save_long(*_long(self), file_to_write(path))
 
 # %% ../../nbs/50_influence/04_result.ipynb #5b26ca52
 def save_influence(result:InfluenceResult,
@@ -280,14 +280,14 @@ def save_influence(result:InfluenceResult,
                   mean_influence=m.values[:, 0], mean_stderr=m.stderr[:, 0], mean_qvalue=_q_or_nan(m)[:, 0])
     facts = {k: getattr(result, k) for k in ('n_models', 'method', 'output', 'target', 'zero')}
     tables = {k: x.astype(np.float32) for k, x in arrays.items()}
-    np.savez_compressed(room_for(path, '.npz'), **tables, **facts, labels=p.labels,
+    np.savez_compressed(file_to_write(path, '.npz'), **tables, **facts, labels=p.labels,
                         class_names=np.array(result.class_names), target_class_names=np.array(p.target_class_names),
                         split=p.split, columns=np.array(result.columns), kind_of_q=kind_of_q(result))
 
 # %% ../../nbs/50_influence/04_result.ipynb #da29f9e6
 def load_influence(path) -> InfluenceResult:
     "Read an influence file. Averages need the predictions. Raises `InputError` for other files."
-    path = saved_as(path, '.npz')
+    path = file_to_read(path, '.npz')
     need(Path(path).is_file(), f'no file at {path}; make one with ti-influence')
     try:
         with np.load(path, allow_pickle=False) as z: a = {k: z[k] for k in z.files}

@@ -10,17 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import warnings
-from zipfile import BadZipFile
 
 import numpy as np
 
 # %% ../../nbs/40_records/00_predictions.ipynb #4a8e8268
 from ..basics.errors import InputError, nearest, need
-from ..basics.arrays import as_labels, as_mask, as_names, as_numbers, compact, numbered, plain, text_of
+from ..basics.arrays import (
+    alike_names, as_labels, as_mask, as_names, as_numbers, compact, numbered, plain, read_npz, text_of)
 from ..basics.named_axes import by_columns, by_rows, counted, given, in_order, tell_row_numbers, turned
 from ..basics.display import Shown
-from ..basics.places import room_for, saved_as
-from ..images.image_set import nfc
+from ..basics.places import file_to_write, file_to_read
 from ..design.masks import group_names, shared_subsets
 
 # %% ../../nbs/40_records/00_predictions.ipynb #a0879813
@@ -150,12 +149,8 @@ def _notes(masks, outputs, names):
     _note_alike(names)
 
 def _note_alike(names):
-    "Single letters may differ by case: they are other characters."
-    looks = {}
-    for n in names: looks.setdefault(' '.join(nfc(n).casefold().split()), []).append(n)
-    told = [f'{a[0]!r} and {a[1]!r}' for look, a in looks.items() if len(a) > 1 and len(look) > 1]
-    if told: warnings.warn(f'the class names {told[0]} differ by case, spaces or the form of an accent only, and are '
-                           'two classes')
+    for a, b in alike_names(names)[:1]: warnings.warn(f'the class names {a!r} and {b!r} differ by case, spaces or the '
+                                                      'form of an accent only, and are two classes')
 
 # %% ../../nbs/40_records/00_predictions.ipynb #84db935e
 def from_arrays(masks,                   # (m, K) bool or 0/1 integers
@@ -216,21 +211,16 @@ def by_group(p:Predictions,
 def save_predictions(p:Predictions, path) -> None:
     "Write predictions as an `.npz` file that `load_predictions` reads."
     outputs = {f'output_{k}': x for k, x in p.outputs.items()}
-    np.savez_compressed(room_for(path, '.npz'), masks=p.masks, class_names=np.array(p.class_names), labels=p.labels,
-                        split=p.split, target=np.array(p.target),
+    np.savez_compressed(file_to_write(path, '.npz'), masks=p.masks, class_names=np.array(p.class_names),
+                        labels=p.labels, split=p.split, target=np.array(p.target),
                         target_class_names=np.array(p.target_class_names), **outputs)
 
 # %% ../../nbs/40_records/00_predictions.ipynb #736b114a
 def _arrays_of(path):
     "The arrays of an .npz file, without pickles."
-    try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray): raise ValueError('it is a single array')
-        with found as z: return {k: z[k] for k in z.files}
-    except (ValueError, OSError, EOFError, AttributeError, TypeError, BadZipFile) as e:
-        why = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise InputError(f'cannot read {path} as plain arrays ({why}); save masks and outputs with numpy.savez, '
-                         'names as np.array(names, dtype=str)') from None
+    fix = 'save masks and outputs with numpy.savez, names as np.array(names, dtype=str)'
+    try: return read_npz(path, fix)
+    except PermissionError as e: raise InputError(f'cannot read {path} ({e.strerror}); change its rights') from None
 
 # %% ../../nbs/40_records/00_predictions.ipynb #bceb0037
 def load_predictions(path, # an .npz file with masks (m, K) and outputs (m, n), and names where known
@@ -238,7 +228,7 @@ def load_predictions(path, # an .npz file with masks (m, K) and outputs (m, n), 
                     ) -> Predictions:
     """Read predictions.
     Raises `InputError` where the file is missing, incomplete, holds pickles or does not fit together."""
-    path = saved_as(path, '.npz')
+    path = file_to_read(path, '.npz')
     need(Path(path).is_file(), f'no run folder and no file at {path}; give a run folder, or an .npz file with masks '
          'and outputs')
     a = _arrays_of(path)

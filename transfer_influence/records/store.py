@@ -32,8 +32,7 @@ from zarr.storage import ObjectStore
 
 # %% ../../nbs/40_records/02_store.ipynb #0c7e4bb2
 from ..basics.errors import UserError, need
-from ..basics.machine import is_address
-from ..basics.places import place_of
+from ..basics.places import is_address, place_of
 from ..images.image_set import LARGE, ImageSet
 from ..images.folders import load_images, save_images
 

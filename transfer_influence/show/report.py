@@ -22,7 +22,7 @@ import numpy as np
 # %% ../../nbs/70_show/04_report.ipynb #c7be8943
 from ..basics.errors import need
 from ..basics.fonts import tell_boxes
-from ..basics.places import room_for
+from ..basics.places import file_to_write
 from ..basics.recipe import from_dict
 from ..images.image_set import DEMO_LETTERS, ImageSet
 from ..records.predictions import Predictions
@@ -264,7 +264,7 @@ def write_page(page:str, out) -> str: # where it is
     "Write a page; it is complete or not there. Its folder is made."
     need(Path(out).suffix.lower() in ('.html', '.htm') and not Path(out).is_dir(),
          f"a page's file must end in .html, not '{Path(out).name}'; such as {Path(out)/'report.html'}")
-    out = room_for(Path(out)); part = Path(f'{out}.{os.getpid()}.part')
+    out = file_to_write(Path(out)); part = Path(f'{out}.{os.getpid()}.part')
     part.write_text(page, encoding='utf-8'); part.replace(out)
     return str(out)
 
