@@ -27,8 +27,8 @@ from ..basics.recipe import from_dict
 from ..images.image_set import DEMO_LETTERS, ImageSet
 from ..records.predictions import Predictions
 from ..records.store import Store, committed, open_run, read_images
-from ..records.read_run import read_commit, read_predictions, run_header
-from ..fleet.progress import run_status, session_records, session_versions
+from ..records.read_run import failures_of, read_commit, read_predictions, run_header
+from ..fleet.progress import session_records, session_versions
 from ..influence.result import (
     InfluenceResult, class_influence, influence_by_class, mean_influence, save_influence)
 from ..influence.reliability import (
@@ -199,9 +199,8 @@ def facts(store:Store) -> list: # of (name, value)
     head = store.get('fleet.json')
     about = recipe_facts(head['recipe']) if 'recipe' in head else own_facts(head['own'])
     size = f"{len(committed(store))} models, {len(head['class_names'])} source classes"
-    failed, planned = (run_status(store.root)[k] for k in ('failed', 'planned'))
-    lost = f'{len(failed)} of {planned} models failed and are left out'
-    return [('size', size), *[('failed', lost)]*bool(failed), *about, *time_facts(store),
+    lost = failures_of(store)
+    return [('size', size), *[('failed', str(lost))]*bool(lost.failed), *about, *time_facts(store),
             ('recipe hash', head.get('recipe_hash', 'none'))]
 
 # %% ../../nbs/70_show/04_report.ipynb #e8d884e4
