@@ -17,23 +17,29 @@ from ..basics.arrays import as_mask, as_numbers
 from ..basics.named_axes import by_columns, given, in_order
 from ..design.masks import find_pairs, sizes_vary
 from ..records.predictions import Predictions
-from .difference import Estimate, check_groups, difference_in_means, masks_and_outputs, shrink
+from .difference import (
+    Estimate, check_groups, column_blocks, difference_of_columns, masks_and_outputs, shrink)
 from .regression import factor_of, lasso, mixed, one_per_subset, ridge, size_coefficient
 
 # %% ../../nbs/50_influence/02_methods.ipynb #8eff2beb
 def dim(masks, outputs) -> Estimate:
     "Difference in means; where every model has its complement, errors are those of the pairs' half-differences."
     z, y = one_per_subset(*masks_and_outputs(masks, outputs)[:2])
-    e = difference_in_means(z, y, missing='mask'); pairs = find_pairs(z)
-    if 2*len(pairs) < len(z) or len(pairs) < 3: return e
-    return _paired_errors(e, y.astype(np.float64), pairs)
+    return _dim(z, y, check_groups(z, range(z.shape[1]), 'mask'))
 
-def _paired_errors(e, y, pairs):
+def _dim(z, y, bad):
+    "`dim` of what was checked, a row for each subset."
+    e, pairs = difference_of_columns(z, y, bad), find_pairs(z)
+    if 2*len(pairs) < len(z) or len(pairs) < 3: return e
+    for c in column_blocks(*z.shape, y.shape[1]): e.stderr[:, c] = _paired_errors(e.values[:, c], y[:, c], pairs)
+    return replace(e, dof=np.full_like(e.dof, len(pairs) - 1))
+
+def _paired_errors(values, y, pairs):
     "Half-differences d of h pairs: influence is 2 mean(±d), its variance 4 var(±d)/h."
-    h, d = len(pairs), (y[pairs[:, 0]] - y[pairs[:, 1]])/2
-    square = (d**2).mean(0); rest = square - e.values**2/4
+    y = y.astype(np.float64); h, d = len(pairs), (y[pairs[:, 0]] - y[pairs[:, 1]])/2
+    square = (d**2).mean(0); rest = square - values**2/4
     variance = np.where(rest > 1e-12*square, rest, square)*4/(h - 1) # without any spread, as in `difference_in_means`
-    return replace(e, stderr=np.sqrt(variance), dof=np.full_like(e.dof, h - 1))
+    return np.sqrt(variance)
 
 # %% ../../nbs/50_influence/02_methods.ipynb #2ebdd78a
 def dim_shrunk(masks, outputs) -> Estimate:
@@ -57,9 +63,9 @@ def estimate(masks, outputs, method:str='dim', class_names=None, missing:str='er
     need(not wrong, f"the method '{method}' has no option {', '.join(wrong)}; prior= is for the method 'ridge'")
     z, y, own_names = masks_and_outputs(masks, outputs); names = class_names or own_names
     z, y = one_per_subset(z, y)
-    bad = check_groups(z.astype(int), names or range(z.shape[1]), missing)
+    bad = check_groups(z, names or range(z.shape[1]), missing)
     told = np.setdiff1d(np.arange(z.shape[1]), bad)
-    if method == 'dim': return dim(z, y)
+    if method == 'dim': return _dim(z, y, bad)
     if options.get('prior') is not None: options['prior'] = _prior_of(options['prior'], names, told, z.shape[1])
     if len(told) < 2: return Estimate(*(np.full((z.shape[1], y.shape[1]), np.nan) for _ in range(3)))
     return _spread(METHODS[method](z[:, told], y, **options), told, z.shape[1])

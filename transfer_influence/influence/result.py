@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIGN', 'ZEROS', 'InfluenceResult', 'output_to_explain', 'class_influence', 'mean_influence', 'influence_by_class',
-           'Ranked', 'kind_of_q', 'ranked', 'rank_of', 'about_sign', 'extremes', 'describe', 'table_rows',
+           'Ranked', 'kind_of_q', 'q_or_nan', 'ranked', 'rank_of', 'about_sign', 'extremes', 'describe', 'table_rows',
            'save_influence', 'load_influence']
 
 # %% ../../nbs/50_influence/04_result.ipynb #499eca3c
@@ -22,9 +22,10 @@ from ..basics.named_axes import in_order
 from ..basics.places import file_to_write, file_to_read
 from ..basics.display import Shown, long_columns, save_long
 from ..records.predictions import Predictions
-from .difference import Estimate, interval, p_values, q_values, sign_q_values
+from .difference import Estimate, average_columns
+from .tails import interval, p_values, q_values, sign_q_values
 from .methods import ABOUT_ERRORS, estimate_from_zero
-from .lookup import Lookup, Named, position
+from .lookup import Lookup, Named, Numbered, position
 
 # %% ../../nbs/50_influence/04_result.ipynb #27ac8e40
 SIGN = 'positive: including the class raises the output on the target; negative: it lowers it; '
@@ -58,6 +59,10 @@ class InfluenceResult(Lookup, Shown):
     @property
     def _estimate(self): return Estimate(self.values, self.stderr, self.dof)
 
+    def _kept(self, name, make): # what is slow to compute, such as q-values of a large table, once
+        if name not in vars(self): vars(self)[name] = make() # of a frozen dataclass, too
+        return vars(self)[name]
+
     def __repr__(self): return describe(self)
     def _rows(self): return extremes(self) if len(self.columns) == 1 else []
     def _head(self): return about_sign(self)
@@ -72,8 +77,8 @@ def _with_errors(result):
 def qvalues(self:InfluenceResult) -> np.ndarray:
     """(K, n) over all entries of this table: Benjamini-Hochberg q-values; for shrunken estimates the expected share of
     wrong signs. Raises `InputError` for a method without errors."""
-    e = _with_errors(self)
-    return self._kept('_q', lambda: sign_q_values(e) if kind_of_q(self) == 's' else q_values(p_values(e)))
+    _with_errors(self)
+    return Named(_q(self), self.axes)
 
 @patch(as_prop=True)
 def pvalues(self:InfluenceResult) -> np.ndarray:
@@ -95,7 +100,7 @@ def _count(k):
 @patch
 def mean(self:InfluenceResult):
     "Influence on the mean output over the target."
-    return mean_influence(self)
+    return self._kept('_mean', lambda: mean_influence(self))
 @patch
 def by_target_class(self:InfluenceResult):
     "Influence on the mean output over each target class."
@@ -132,7 +137,8 @@ def output_to_explain(predictions:Predictions,
     "What classes may raise or lower. Raises `InputError` for numbers of classes, and for what never varies."
     name, y = predictions.output(output)
     need(name != 'predicted', "'predicted' holds numbers of classes, whose means say nothing; use correct or margin")
-    need(np.ptp(y, axis=0).any(), f"output '{name}' is the same for all models; choose another output")
+    vary = any((y[:, j:j + 4096] != y[:1, j:j + 4096]).any() for j in range(0, y.shape[1], 4096)) # the first ones do
+    need(vary, f"output '{name}' is the same for all models; choose another output")
     return name, y
 
 # %% ../../nbs/50_influence/04_result.ipynb #1e156a0d
@@ -151,7 +157,7 @@ def class_influence(predictions:Predictions,
     if 'prior' in options: options['prior'] = in_order(options['prior'], names, 'prior', 'the source classes')
     e, zero_said = estimate_from_zero(predictions, y, method, missing, zero, options)
     output_to_explain(predictions, output) # after what is wrong with the masks
-    columns = tuple(f'image {j}' for j in range(y.shape[1]))
+    columns = Numbered(y.shape[1])
     return InfluenceResult(e.values, e.stderr, e.dof, names, columns, len(y), method, name,
                            predictions.target, predictions, zero_said, options | dict(zero=zero), e.about)
 
@@ -161,13 +167,12 @@ def _predictions_of(result):
                                          'use class_influence on the run')
     return result.predictions
 
-def _over_columns(result, groups, names):
+def _over_columns(result, of, names):
     p = _predictions_of(result)
-    y = p.output(result.output)[1].astype(np.float64)
-    y = np.stack([y[:, g].mean(1) for g in groups], 1)
+    y = average_columns(p.output(result.output)[1], of)
     options = dict(result.options); zero = options.pop('zero', None)
     if np.ndim(options.get('prior')) == 2: # a column for each image
-        options['prior'] = np.stack([np.asarray(options['prior'])[:, g].mean(1) for g in groups], 1)
+        options['prior'] = average_columns(np.asarray(options['prior']), of)
     e, _ = estimate_from_zero(p, y, result.method, 'mask', zero, options)
     return replace(result, values=e.values, stderr=e.stderr, dof=e.dof, columns=tuple(names), about=e.about)
 
@@ -176,25 +181,34 @@ def mean_influence(result:InfluenceResult,
                    part:str=None, # 'select' or 'report'; empty: all columns
                   ) -> InfluenceResult: # one column
     "Influence (K, 1) on the mean output over the target's images, or a part of them. Raises `InputError` without any."
-    chosen = slice(None) if part is None else _predictions_of(result).split == part
-    need(part is None or chosen.any(), f"no image belongs to the part '{part}'; use select or report")
-    return _over_columns(result, [chosen], [f'all of {result.target}'])
+    p = _predictions_of(result); chosen = np.ones(len(p.labels), bool) if part is None else p.split == part
+    need(chosen.any(), f"no image belongs to the part '{part}'; use select or report")
+    return _over_columns(result, np.where(chosen, 0, -1), [f'all of {result.target}'])
 
 def influence_by_class(result:InfluenceResult) -> InfluenceResult: # a column for each target class
     "Influence (K, target classes) on the mean output over the images of each target class."
     p = _predictions_of(result)
-    present = np.unique(p.labels)
-    return _over_columns(result, [p.labels == c for c in present], [p.target_class_names[c] for c in present])
+    present, of = np.unique(p.labels, return_inverse=True)
+    return _over_columns(result, of, [p.target_class_names[c] for c in present])
 
 # %% ../../nbs/50_influence/04_result.ipynb #c2a353aa
+class _Late:
+    "A number, or a function that finds it when somebody looks."
+    def __get__(self, row, kind=None):
+        if row is None: raise AttributeError # no default
+        if callable(vars(row)['q']): vars(row)['q'] = vars(row)['q']()
+        return vars(row)['q']
+    def __set__(self, row, q): vars(row)['q'] = q
+
 @dataclass(frozen=True)
 class Ranked:
     "One row of a ranking."
     name:str
     influence:float
     stderr:float
-    q:float
+    q:float = _Late() # q-values are those of a whole table: slow for a large one
     kind:str = 'q' # q: false discovery rate; s: share of wrong signs
+    def __getstate__(self): return vars(self) | dict(q=self.q)
     def __repr__(self):
         errors = '' if np.isnan(self.stderr) else f' ± {self.stderr:.2g} ({self.kind} {self.q:.2g})'
         return f'{self.name} {self.influence:+.3g}{errors}'
@@ -202,21 +216,28 @@ class Ranked:
 # %% ../../nbs/50_influence/04_result.ipynb #e5e9fd91
 def kind_of_q(result) -> str:
     "What `qvalues` are: q, a false discovery rate; or s, for shrunken estimates, the expected share of wrong signs."
-    return 's' if result.has_errors and np.isinf(np.nanmax(result.dof)) else 'q'
+    return 's' if np.isinf(result.dof).any() else 'q'
 
-def _q_or_nan(result): return np.asarray(result.qvalues) if result.has_errors else np.full(result.values.shape, np.nan)
+def _q(result): # computed once, not copied
+    e = result._estimate
+    return result._kept('_q', lambda: sign_q_values(e) if kind_of_q(result) == 's' else q_values(p_values(e)))
+
+def q_or_nan(result) -> np.ndarray: # (K, n)
+    "`qvalues`, or NaN for a method without errors."
+    return _q(result) if result.has_errors else np.full(result.values.shape, np.nan)
 
 def _tests(result): # {'p': p-values, 'q': q-values}, or {'s': shares of wrong signs}
-    if kind_of_q(result) == 's' or not result.has_errors: return {kind_of_q(result): _q_or_nan(result)}
-    p = p_values(result._estimate); return dict(p=p, q=q_values(p))
+    if kind_of_q(result) == 's' or not result.has_errors: return {kind_of_q(result): q_or_nan(result)}
+    return dict(p=p_values(result._estimate), q=_q(result))
 
 def ranked(result:InfluenceResult,
            column=0, # number or name of a column
           ) -> list: # of `Ranked`, most positive first
     "All source classes in the order of their influence on one column."
-    j, q, kind = position(column, result.columns), _q_or_nan(result), kind_of_q(result)
+    j, kind = position(column, result.columns), kind_of_q(result)
     v, e = result.values[:, j], result.stderr[:, j]
-    return [Ranked(result.class_names[k], float(v[k]), float(e[k]), float(q[k, j]), kind)
+    def q(k): return lambda: float(q_or_nan(result)[k, j])
+    return [Ranked(result.class_names[k], float(v[k]), float(e[k]), q(k), kind)
             for k in np.argsort(-v, kind='stable') if not np.isnan(v[k])]
 
 # %% ../../nbs/50_influence/04_result.ipynb #5019d92d
@@ -247,9 +268,10 @@ def extremes(result:InfluenceResult, k:int=5) -> list: # of dicts
              r.kind: r.q} for r in rows]
 
 def describe(result:InfluenceResult) -> str:
-    "A few lines for people: what it is, its extremes, and what the sign means."
-    (head, sign), rows = about_sign(result).split('\n', 1), ranked(result)
-    first = f' on {result.columns[0]}' if len(result.columns) > 1 else ''
+    "A few lines for people: what it is, its extremes on the whole target, and what the sign means."
+    (head, sign), of = about_sign(result).split('\n', 1), result
+    if len(result.columns) > 1 and result.predictions is not None: of = result.mean()
+    rows, first = ranked(of), f' on {of.columns[0]}' if len(result.columns) > 1 else ''
     up, down = [r for r in rows if r.influence > 0], [r for r in rows[::-1] if r.influence < 0]
     top, bottom = (', '.join(map(str, r[:3])) or 'none' for r in (up, down))
     return f'{head}\n most positive{first}: {top}\n most negative{first}: {bottom}\n{sign}'
@@ -276,8 +298,8 @@ def save_influence(result:InfluenceResult,
                   ) -> None:
     "Write the influence file: the table, its mean over the target, and what it speaks of."
     p, m = _predictions_of(result), result.mean()
-    arrays = dict(influence=result.values, stderr=result.stderr, qvalue=_q_or_nan(result), dof=result.dof,
-                  mean_influence=m.values[:, 0], mean_stderr=m.stderr[:, 0], mean_qvalue=_q_or_nan(m)[:, 0])
+    arrays = dict(influence=result.values, stderr=result.stderr, qvalue=q_or_nan(result), dof=result.dof,
+                  mean_influence=m.values[:, 0], mean_stderr=m.stderr[:, 0], mean_qvalue=q_or_nan(m)[:, 0])
     facts = {k: getattr(result, k) for k in ('n_models', 'method', 'output', 'target', 'zero')}
     tables = {k: x.astype(np.float32) for k, x in arrays.items()}
     np.savez_compressed(file_to_write(path, '.npz'), **tables, **facts, labels=p.labels,
