@@ -101,7 +101,7 @@ class ColumnSums:
                  dtype=np.float32, # of the products
                  bad=()): # classes that cannot be told: NaN
         self.z, self.m, self.dtype, self.bad, self.turned = z, len(z), dtype, list(bad), {}
-        self.n_in = np.count_nonzero(z, 0).astype(np.float64); self.n_in[self.bad] = self.m/2
+        self.n_in = np.count_nonzero(z, 0).astype(np.float64); self.n_in[self.bad] = max(self.m/2, 1.5) # no zero below a fraction
 
     def sums(self, d):
         "Those that `welch` needs, of deviations (m, b)."

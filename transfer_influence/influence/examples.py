@@ -151,7 +151,7 @@ class Meter:
 
     def estimate(self, bad=()) -> Estimate: # NaN for the classes `bad`
         "What the sums say; a group whose variance is rounding gets that of the column."
-        n_in, found = self.n_in.copy(), [np.empty(self.s.shape) for _ in range(3)]; n_in[list(bad)] = self.m/2
+        n_in, found = self.n_in.copy(), [np.empty(self.s.shape) for _ in range(3)]; n_in[list(bad)] = max(self.m/2, 1.5)
         welch((self.s, self.total, self.q, self.total2), n_in, self.m, found, least=1e-6)
         for f in found: f[list(bad)] = np.nan
         return Estimate(*found)
