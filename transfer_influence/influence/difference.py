@@ -48,19 +48,22 @@ def check_groups(z, # (m, K) bool
     return check_counts(np.count_nonzero(z, 0), len(z), class_names, missing, all_equal=not (z != z[0]).any())
 
 # %% ../../nbs/50_influence/00_difference.ipynb #168d5feb
-def _deviations(y, dtype, finite=True): # (m, b) numbers
-    "Outputs less their mean, as parts of a power of two; that power, a column; are they whole numbers, sums exact?"
-    y = y if y.dtype.kind == 'f' else y.astype(np.float64)
-    centre = y.mean(0, dtype=np.float64)
-    if dtype == np.float32 and (y == np.rint(y)).all(): # such as right and wrong
-        d = y - np.rint(centre)
-        if len(d)*max(d.max(), -d.min())**2 < 2**24: return d.astype(dtype), None, True
-    d = y - centre.astype(y.dtype)
-    if y.itemsize == 8: d -= d.mean(0) # of what rounding left of the mean of large numbers
-    size = np.maximum(d.max(0), -d.min(0))
-    need(np.isfinite(size).all(), 'outputs are NaN or infinite; leave these models out')
-    scale = np.ldexp(1., np.frexp(size)[1])
-    return np.divide(d, scale.astype(d.dtype), out=d).astype(dtype, copy=False), scale, False
+def _centre(y):
+    "About the mean of each column; of constant ones their very value."
+    centre = y.mean(0); same = np.flatnonzero((y[:4] == y[0]).all(0))
+    same = same[(y[:, same] == y[0, same]).all(0)]
+    centre[same] = y[0, same]
+    return centre
+
+def _deviations(y, dtype) -> tuple: # (m, b) numbers
+    "(m, 2b) outputs less their mean, and the squares of that; are they whole numbers?"
+    y = y if y.dtype.kind == 'f' else y.astype(np.float64); m, b = y.shape
+    whole = dtype == np.float32 and (y[0] == np.rint(y[0])).all() and (y == np.rint(y)).all() # such as right and wrong
+    with np.errstate(all='ignore'): # what is not finite is found in the sums
+        both, centre = np.empty((m, 2*b), dtype), np.rint(y.mean(0)) if whole else _centre(y)
+        np.subtract(y, centre, out=both[:, :b], casting='same_kind')
+        np.multiply(both[:, :b], both[:, :b], out=both[:, b:])
+    return both, whole
 
 # %% ../../nbs/50_influence/00_difference.ipynb #e866584b
 DOUBTFUL = {np.float32: .02, np.float64: 1e-12} # shares of a group's mean square: a smaller variance may be rounding
@@ -87,10 +90,10 @@ def welch(sums,  # s (K, b) over the models that have a class, t (b,) over all: 
         n1 = n_in[k]; out[0][k], v1, v0, poor = _groups(s[k], q[k], t, t2, n1, m, least)
         for p in poor:
             if p.any(): doubtful |= p.any(0)
-        v = v1 + v0; np.sqrt(np.maximum(v, 0), out=out[1][k])
-        v *= v; v1 *= v1; v0 *= v0
-        v1 *= 1/(n1 - 1); v0 *= 1/(m - n1 - 1); v1 += v0
-        np.divide(v, np.maximum(v1, dtype(1e-37), out=v1), out=out[2][k])
+        v0 += v1; np.sqrt(np.maximum(v0, 0), out=out[1][k])
+        v1 /= v0; v0 = 1 - v1 # their shares
+        v1 *= v1; v1 *= 1/(n1 - 1); v0 *= v0; v0 *= 1/(m - n1 - 1); v1 += v0
+        np.divide(1, v1, out=out[2][k])
     out[2][:, t2 == 0] = m - 2 # constant columns
     return doubtful & (t2 > 0)
 
@@ -101,30 +104,37 @@ class ColumnSums:
                  dtype=np.float32, # of the products
                  bad=()): # classes that cannot be told: NaN
         self.z, self.m, self.dtype, self.bad, self.turned = z, len(z), dtype, list(bad), {}
-        self.n_in = np.count_nonzero(z, 0).astype(np.float64); self.n_in[self.bad] = max(self.m/2, 1.5) # no zero below a fraction
+        self.n_in = np.count_nonzero(z, 0).astype(np.float64)
+        self.n_in[self.bad] = max(self.m/2, 1.5) # no zero below a fraction
 
-    def sums(self, d):
-        "Those that `welch` needs, of deviations (m, b)."
-        kind, b = d.dtype.type, d.shape[1]
+    def sums(self, both):
+        "Those that `welch` needs, of deviations and their squares (m, 2b)."
+        kind, b = both.dtype.type, both.shape[1]//2
         if kind not in self.turned:
             self.turned[kind] = np.ascontiguousarray(np.column_stack([self.z, np.ones(self.m, bool)]).T).astype(kind)
-        found = self.turned[kind] @ np.concatenate([d, d*d], 1)
+        with np.errstate(all='ignore'): found = self.turned[kind] @ both
         return found[:-1, :b], found[-1, :b], found[:-1, b:], found[-1, b:]
 
     def fill(self, y, # (m, b) outputs
              out:list, dtype=None):
         "Write values, standard errors and degrees of freedom (K, b). Raises `InputError` for what is not finite."
         dtype = dtype or self.dtype
-        d, scale, whole = _deviations(y, dtype); sums = self.sums(d)
-        doubtful = np.flatnonzero(welch(sums, self.n_in, self.m, out))
-        if scale is not None:
-            for o in out[:2]: np.multiply(o, scale.astype(o.dtype), out=o)
-        if dtype == np.float32 and len(doubtful):
-            exact = [np.empty((len(self.n_in), len(doubtful))) for _ in out]
-            if whole: welch([x[..., doubtful].astype(np.float64) for x in sums], self.n_in, self.m, exact)
-            else: self.fill(y[:, doubtful], exact, np.float64)
-            for o, x in zip(out, exact): o[:, doubtful] = x
+        both, whole = _deviations(y, dtype); sums = self.sums(both)
+        with np.errstate(all='ignore'): doubtful = welch(sums, self.n_in, self.m, out)
+        if dtype == np.float32: self._again(y, out, doubtful, sums, whole)
+        else: need(np.isfinite(sums[3]).all(), 'outputs are NaN or infinite; leave these models out')
         for o in out: o[self.bad] = np.nan
+
+    def _again(self, y, out, doubtful, sums, whole):
+        "In float64 those columns that float32 may have blurred; its sums of whole numbers are exact."
+        t2 = sums[3]; tiny = np.flatnonzero(t2 < 1e-28) # their squares are not numbers of float32, or they are constant
+        doubtful |= ~(t2 < 1e32); doubtful[tiny] = (y[:, tiny] != y[0, tiny]).any(0)
+        c = np.flatnonzero(doubtful); exact = [np.empty((len(self.n_in), len(c))) for _ in out]
+        if not len(c): return
+        if whole and t2.max() < 2**24: welch([x[..., c].astype(np.float64) for x in sums], self.n_in, self.m, exact)
+        else: self.fill(y[:, c], exact, np.float64)
+        for o, x in zip(out, exact): o[:, c] = x
+
 
 # %% ../../nbs/50_influence/00_difference.ipynb #ae9babd3
 def not_finite(y, rows:int=2**21) -> int: # models
