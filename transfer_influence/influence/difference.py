@@ -160,7 +160,7 @@ SMALL = 300_000_000 # products of fewer numbers are made in float64
 
 def column_blocks(m:int, K:int, n:int) -> list: # of slices
     "Columns to take at a time, for m models and K classes."
-    step = min(max(2**19//max(m, K), 128), 4096)
+    step = min(max(2**20//max(m, K), 128), 4096)
     return [slice(j, min(j + step, n)) for j in range(0, n, step)]
 
 def average_columns(y,  # (m, n) numbers
@@ -177,11 +177,12 @@ def average_columns(y,  # (m, n) numbers
 
 def difference_of_columns(z, # (m, K) bool
                           y, # (m, n) numbers
-                          bad=()) -> Estimate: # NaN for these classes
+                          bad=(), # classes that cannot be told: NaN
+                          make=ColumnSums) -> Estimate:
     "`difference_in_means` of what was checked."
     (m, K), n = z.shape, y.shape[1]
     dtype = np.float64 if z.size*n < SMALL else np.float32
-    sums, tables = ColumnSums(z, dtype, bad), [np.empty((K, n), dtype) for _ in range(3)]
+    sums, tables = make(z, dtype, bad), [np.empty((K, n), dtype) for _ in range(3)]
     for c in column_blocks(m, K, n): sums.fill(y[:, c], [t[:, c] for t in tables])
     return Estimate(*tables)
 

@@ -141,23 +141,41 @@ def output_to_explain(predictions:Predictions,
     need(vary, f"output '{name}' is the same for all models; choose another output")
     return name, y
 
+# %% ../../nbs/50_influence/04_result.ipynb #64d88585
+def _groups(p, over): # names, (n,) number of each image's group
+    if over == 'target': return [f'all of {p.target}'], np.zeros(len(p.labels), int)
+    if over in ('select', 'report'):
+        need((p.split == over).any(), f"no image belongs to the part '{over}'; use select or report")
+        return [f'all of {p.target}'], np.where(p.split == over, 0, -1)
+    need(over == 'classes', f"over must be images, classes, target, or a part of it: select, report; not '{over}'")
+    present, of = np.unique(p.labels, return_inverse=True)
+    return [p.target_class_names[c] for c in present], of
+
+def _averaged(p, y, over, options): # names of the columns, (m, columns) outputs, options that fit them
+    if over == 'images': return Numbered(y.shape[1]), y, options
+    names, of = _groups(p, over)
+    if np.ndim(options.get('prior')) == 2: # a column for each image
+        options = options | dict(prior=average_columns(np.asarray(options['prior']), of))
+    return tuple(names), average_columns(y, of), options
+
 # %% ../../nbs/50_influence/04_result.ipynb #1e156a0d
 def class_influence(predictions:Predictions,
                     output:str=None,     # a recorded output; empty: margin, or the only one
                     method:str='dim',    # dim (the paper's), dim_shrunk, ridge, mixed, lasso
                     missing:str='error', # or 'mask': NaN for a class that fewer than two models saw, or did not
                     zero:str=None,       # average, or absent where sizes vary: what an influence of 0 means
+                    over:str='images',   # a column for each image; classes: for each target class; target: a single one
                     **options,           # of the method, such as prior= for ridge
-                   ) -> InfluenceResult: # a column for each target image
-    """Estimate the influence of every source class on every target image.
+                   ) -> InfluenceResult:
+    """Estimate the influence of every source class on every target image, or on averages over images.
     Raises `InputError` for unknown names, classes without comparison, and outputs that are all constant."""
     need(isinstance(predictions, Predictions), 'influence needs Predictions, as ti.from_arrays(masks, outputs) or '
          f'ti.load_predictions(file) make them, not {type(predictions).__name__}')
     name, y = predictions.output(output); names = predictions.class_names
     if 'prior' in options: options['prior'] = in_order(options['prior'], names, 'prior', 'the source classes')
-    e, zero_said = estimate_from_zero(predictions, y, method, missing, zero, options)
+    columns, y, used = _averaged(predictions, y, over, options)
+    e, zero_said = estimate_from_zero(predictions, y, method, missing, zero, used)
     output_to_explain(predictions, output) # after what is wrong with the masks
-    columns = Numbered(y.shape[1])
     return InfluenceResult(e.values, e.stderr, e.dof, names, columns, len(y), method, name,
                            predictions.target, predictions, zero_said, options | dict(zero=zero), e.about)
 
@@ -167,29 +185,20 @@ def _predictions_of(result):
                                          'use class_influence on the run')
     return result.predictions
 
-def _over_columns(result, of, names):
-    p = _predictions_of(result)
-    y = average_columns(p.output(result.output)[1], of)
+def _of_result(result, over):
     options = dict(result.options); zero = options.pop('zero', None)
-    if np.ndim(options.get('prior')) == 2: # a column for each image
-        options['prior'] = average_columns(np.asarray(options['prior']), of)
-    e, _ = estimate_from_zero(p, y, result.method, 'mask', zero, options)
-    return replace(result, values=e.values, stderr=e.stderr, dof=e.dof, columns=tuple(names), about=e.about)
+    return class_influence(_predictions_of(result), result.output, result.method, 'mask', zero, over, **options)
 
 # %% ../../nbs/50_influence/04_result.ipynb #e7fdf94c
 def mean_influence(result:InfluenceResult,
                    part:str=None, # 'select' or 'report'; empty: all columns
                   ) -> InfluenceResult: # one column
     "Influence (K, 1) on the mean output over the target's images, or a part of them. Raises `InputError` without any."
-    p = _predictions_of(result); chosen = np.ones(len(p.labels), bool) if part is None else p.split == part
-    need(chosen.any(), f"no image belongs to the part '{part}'; use select or report")
-    return _over_columns(result, np.where(chosen, 0, -1), [f'all of {result.target}'])
+    return _of_result(result, part or 'target')
 
 def influence_by_class(result:InfluenceResult) -> InfluenceResult: # a column for each target class
     "Influence (K, target classes) on the mean output over the images of each target class."
-    p = _predictions_of(result)
-    present, of = np.unique(p.labels, return_inverse=True)
-    return _over_columns(result, of, [p.target_class_names[c] for c in present])
+    return _of_result(result, 'classes')
 
 # %% ../../nbs/50_influence/04_result.ipynb #c2a353aa
 class _Late:
