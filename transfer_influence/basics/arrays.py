@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NEAR', 'text_of', 'as_frame', 'plain', 'as_numbers', 'compact', 'as_mask', 'as_labels', 'distinct', 'check_distinct',
-           'as_names', 'nfc', 'alike_names', 'numbered', 'read_npz']
+           'as_names', 'nfc', 'alike_names', 'numbered']
 
 # %% ../../nbs/00_basics/04_arrays.ipynb #b475a773
 from collections import Counter
@@ -12,7 +12,6 @@ from collections.abc import ItemsView, KeysView, Mapping, Set, ValuesView
 from numbers import Number
 from unicodedata import normalize
 import warnings
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -266,18 +265,3 @@ def numbered(labels, # (n,) numbers or names, from `as_labels`
     number = {c: k for k, c in enumerate(known)}; odd = sorted(set(labels.tolist()) - set(known))
     need(not odd, f"the label '{odd[0] if odd else ''}' is none of the {what}{nearest(odd[0], known) if odd else ''}")
     return np.array([number[c] for c in labels.tolist()], np.int64), known
-
-# %% ../../nbs/00_basics/04_arrays.ipynb #53f4c270
-def read_npz(path,    # an .npz file, or an open one
-             fix:str, # what to do where it is none
-            ) -> dict: # {name: array}
-    "Plain arrays from a file. Raises `InputError` where it holds anything else, `PermissionError` for a locked one."
-    try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray): raise ValueError('it is a single array')
-        with found as z: return {k: z[k] for k in z.files}
-    except PermissionError: raise
-    except (ValueError, OSError, EOFError, AttributeError, TypeError, BadZipFile) as e:
-        why = str(e).splitlines()[0] if str(e) else type(e).__name__
-        if 'pickle' in why: why = 'it is no .npz file, or holds Python objects, which can run programs'
-        raise InputError(f'cannot read {path} as plain arrays ({why}); {fix}') from None

@@ -16,10 +16,11 @@ import numpy as np
 # %% ../../nbs/40_records/00_predictions.ipynb #4a8e8268
 from ..basics.errors import InputError, nearest, need
 from ..basics.arrays import (
-    alike_names, as_labels, as_mask, as_names, as_numbers, compact, numbered, plain, read_npz, text_of)
+    alike_names, as_labels, as_mask, as_names, as_numbers, compact, numbered, plain, text_of)
+from ..basics.array_files import read_npz, write_npz
 from ..basics.named_axes import by_columns, by_rows, counted, given, in_order, tell_row_numbers, turned
 from ..basics.display import Shown
-from ..basics.places import file_to_write, file_to_read
+from ..basics.places import file_to_read
 from ..design.masks import group_names, shared_subsets
 
 # %% ../../nbs/40_records/00_predictions.ipynb #a0879813
@@ -211,9 +212,8 @@ def by_group(p:Predictions,
 def save_predictions(p:Predictions, path) -> None:
     "Write predictions as an `.npz` file that `load_predictions` reads."
     outputs = {f'output_{k}': x for k, x in p.outputs.items()}
-    np.savez_compressed(file_to_write(path, '.npz'), masks=p.masks, class_names=np.array(p.class_names),
-                        labels=p.labels, split=p.split, target=np.array(p.target),
-                        target_class_names=np.array(p.target_class_names), **outputs)
+    write_npz(path, dict(masks=p.masks, class_names=p.class_names, labels=p.labels, split=p.split, target=p.target,
+                         target_class_names=p.target_class_names, **outputs))
 
 # %% ../../nbs/40_records/00_predictions.ipynb #736b114a
 def _arrays_of(path):
