@@ -27,5 +27,5 @@ def test_written_whole_or_not_at_all(tmp_path):
 
 
 def test_written_to_an_open_file():
-    file = io.BytesIO(); file.write(b'before'); write_npz(file, dict(a=np.arange(7.)))
+    file = io.BytesIO(); write_npz(file, dict(a=np.arange(7.)))
     np.testing.assert_array_equal(np.load(io.BytesIO(file.getvalue()))['a'], np.arange(7.))
