@@ -77,7 +77,8 @@ def read_npy(path, # a .npy file
     "A plain array. Raises `InputError` where the file holds anything else."
     try: return np.asarray(np.load(path, mmap_mode='r', allow_pickle=False))
     except DAMAGED as e:
-        raise InputError(f'cannot read {path} as a plain array ({(str(e) or type(e).__name__).splitlines()[0][:150]})') from None
+        why = (str(e) or type(e).__name__).splitlines()[0]
+        raise InputError(f'cannot read {path} as a plain array ({why[:150]})') from None
 
 def read_npy_folder(folder) -> dict: # {name: array}
     "The arrays of all `.npy` files of a folder, mapped. Raises `InputError` for a file that is none."

@@ -28,6 +28,7 @@ class Seen:
     lost:int           # columns whose numbers differ in the seventh digit only
     sample:np.ndarray  # (m, up to 400): columns from all over the array
 
+# %% ../../nbs/00_basics/10_precision.ipynb #ea5779eb
 def blocks(a:np.ndarray): # (m, n)
     "Slices of rows and of columns that fit the cache, all rows of some columns before the next columns."
     m, n = a.shape; width = 2**14 if a.strides[0] >= a.strides[1] else max(1, BLOCK//max(1, m)) # as they lie in memory

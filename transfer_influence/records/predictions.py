@@ -31,7 +31,7 @@ from ..design.masks import group_names, shared_subsets
 class Predictions(Shown):
     "Masks and outputs of m models, with names. Make one with `from_arrays`, which checks."
     masks:np.ndarray           # (m, K) bool: which source class was in the training set of which model
-    outputs:dict               # {name: (m, n) float32, or float64 where that would blur them or they lie in a large file}
+    outputs:dict               # {name: (m, n) float32; float64 where that would blur them, or in a large file}
     class_names:tuple          # K source classes
     labels:np.ndarray          # (n,) class of each target image
     target_class_names:tuple   # names of the target classes
@@ -164,8 +164,9 @@ def _note_followers(masks, names):
         f"(correlation {r[i, j]:.2f}): a difference in means gives each a part of the other's effect; method='ridge' "
         'tells them apart')
 
-def _notes(masks, y, sample, names):
-    _note_copies(masks, y, sample); _note_odd_model(sample)
+def _notes(masks, outputs, samples, names):
+    k = next(iter(outputs)); sample = samples[k].astype(outputs[k].dtype, copy=False)
+    _note_copies(masks, outputs[k], sample); _note_odd_model(sample)
     for note in (_note_company, _note_followers): note(masks, names)
     _note_alike(names)
 
@@ -183,23 +184,22 @@ def from_arrays(masks,                   # (m, K) bool or 0/1 integers
                 target:str='target',     # name of the target set
                 allow_partial:bool=False, # leave out models with NaN or infinite outputs, and count them
                ) -> Predictions:
-    """Predictions from arrays of one's own.
+    """Predictions from arrays of one's own; outputs that are float32 already are taken as they are, not copied.
     Raises `InputError` for shapes that do not fit, NaN, and masks that are not 0/1."""
-    outputs = outputs if isinstance(outputs, Mapping) else dict(output=outputs)
-    need(len(outputs), 'give at least one output')
-    z, given_outputs, images = _named(masks, outputs)
-    _turned(z.values, given_outputs)
+    need(not isinstance(outputs, Mapping) or len(outputs), 'give at least one output')
+    z, ys, images = _named(masks, outputs if isinstance(outputs, Mapping) else dict(output=outputs))
+    _turned(z.values, ys)
     (masks, names), target = _masks(z, class_names), text_of(target, 'names of targets')
-    found = {text_of(k, 'names of outputs'): _output(k, y, len(masks)) for k, y in given_outputs.items()}
-    outputs, seen = ({k: v[i] for k, v in found.items()} for i in (0, 1)); first = next(iter(outputs))
+    found = {text_of(k, 'names of outputs'): _output(k, y, len(masks)) for k, y in ys.items()}
+    outputs, seen = ({k: v[i] for k, v in found.items()} for i in (0, 1))
     masks, outputs, keep = _finite(masks, outputs, seen, allow_partial)
-    _notes(masks, outputs[first], seen[first].sample[keep].astype(outputs[first].dtype, copy=False), names)
+    _notes(masks, outputs, {k: s.sample[keep] for k, s in seen.items()}, names)
     n = {x.shape[1] for x in outputs.values()}
     need(len(n) == 1 and min(n) > 0, f'all outputs must be on the same images; they have {sorted(n)} columns')
     labels, split = (in_order(x, images, what, 'the columns of the outputs')
                      for x, what in ((labels, 'labels'), (split, 'split')))
-    return Predictions(masks, outputs, names, *_columns(n.pop(), labels, target_class_names, split), target,
-                       int((~keep).sum()))
+    images = _columns(n.pop(), labels, target_class_names, split)
+    return Predictions(masks, outputs, names, *images, target, int((~keep).sum()))
 
 # %% ../../nbs/40_records/00_predictions.ipynb #8a9aab4d
 def _columns(n, labels, names, split):
