@@ -145,7 +145,7 @@ def _result(a, tables):
     K, n = tables[0].shape
     names, target_names = (tuple(map(str, a.get(k, ()))) for k in ('class_names', 'target_class_names'))
     columns = tuple(map(str, a['columns'])) if 'columns' in a else numbered_columns(n)
-    need({t.shape for t in tables} == {(len(names), len(columns))}, 'its tables and names differ in size')
+    if {t.shape for t in tables} != {(len(names), len(columns))}: raise ValueError('its tables and names differ in size')
     return InfluenceResult(*tables, names, columns, int(a['n_models']), *(str(a[k]) for k in WORDS[1:4]),
                            zero=str(a.get('zero', 'average')), labels=a.get('labels'), target_class_names=target_names,
                            about={k: a[k] for k in KEPT if k in a})
@@ -155,7 +155,7 @@ def _read_npz(path):
     return _result(a, [a[k].astype(np.float64 if small else np.float32, copy=False) for k in TABLES])
 
 def _read_folder(folder):
-    about = read_about(folder); need(about, 'it holds no table')
+    about = read_about(folder); need(about, f'{folder} holds no table; {MAKE}')
     store = (NpyTable if (folder/'about.json').is_file() else ZarrTable)(folder)
     return _result(about | {k: np.asarray(store.get(k)) for k in about['small']}, [store.get(k) for k in TABLES])
 
@@ -177,5 +177,6 @@ def load_influence(path) -> InfluenceResult: # an .npz, .zarr or folder
     "Read a table of influence. Averages need the predictions. Raises `InputError` for other files and damaged ones."
     path = path if hasattr(path, 'read') else _there(path)
     try: return _read_npz(path) if hasattr(path, 'read') or path.is_file() else _read_folder(path)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError) as e:
+    except InputError: raise
+    except (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError) as e:
         raise InputError(f'{path} is not an influence file ({e}); {MAKE}') from None

@@ -87,7 +87,7 @@ class NpyTable:
     width = 1 # columns of a piece: a block begins anywhere
     def __init__(self, folder, shape=None): self.folder, self.shape, self.files = Path(folder), shape, {}
     def path(self, name): return self.folder/f'{name}.npy'
-    def get(self, name): return np.asarray(np.load(self.path(name), mmap_mode='r', allow_pickle=False))
+    def get(self, name): return np.asarray(np.lib.format.open_memmap(self.path(name), 'r'))
     def keep(self, name, a): np.save(self.path(name), a, allow_pickle=False)
 
     def begin(self, facts:dict):
@@ -142,7 +142,7 @@ class ZarrTable:
     "The arrays of a table as a group of zarr."
     def __init__(self, folder, shape=None):
         need(__debug__, 'zarr does not work where Python leaves out checks; start it without -O')
-        self.folder, self.shape, self.group = Path(folder), shape, None
+        self.folder, self.shape, self.group, self.opened = Path(folder), shape, None, {}
         if shape: self.pieces = _even(shape[0], 256), _even(shape[1], 8192); self.width = self.pieces[1]
 
     def arrays(self):
@@ -159,11 +159,15 @@ class ZarrTable:
         words, a = np.unique(a, return_inverse=True) if a.dtype.kind == 'U' else ([], a)
         self.arrays().create_array(name, data=a, attributes=dict(words=list(map(str, words))))
 
-    def table(self, name): # pieces of NaN are written, too: one that is missing is damage
+    def table(self, name):
         self.arrays().create_array(name, shape=self.shape, dtype='<f4', chunks=self.pieces, compressors=None,
-                                   fill_value=np.nan, config=dict(write_empty_chunks=True))
+                                   fill_value=np.nan)
 
-    def put(self, name, part, values): self.arrays()[name][:, part] = np.asarray(values, '<f4')
+    def put(self, name, part, values):
+        import zarr
+        with zarr.config.set({'array.write_empty_chunks': True}): # one that is missing is damage
+            if name not in self.opened: self.opened[name] = self.arrays()[name]
+        self.opened[name][:, part] = np.asarray(values, '<f4')
 
 # %% ../../nbs/50_influence/09_table_stores.ipynb #9a0612d0
 @patch
@@ -183,7 +187,7 @@ def sync(self:ZarrTable, parts=()):
         with open(f, 'r+b') as file: os.fsync(file.fileno())
 
 @patch
-def close(self:ZarrTable): self.group = None
+def close(self:ZarrTable): self.group, self.opened = None, {}
 
 FOLDERS = {'': NpyTable, '.zarr': ZarrTable}
 
@@ -291,6 +295,7 @@ def put(self:TableWriter, part:slice, # of the columns
     self.new.append(part)
     if monotonic() - self.at > 1: self.keep()
 
+# %% ../../nbs/50_influence/09_table_stores.ipynb #214e0263
 @patch
 def keep(self:TableWriter):
     "Have the disk keep what was put, then note that it is done."
