@@ -146,14 +146,14 @@ def ti_recipes(show:str=None): # print this recipe as TOML, to copy and change
 
 # %% ../../nbs/80_cli/01_train.ipynb #2dd77c62
 def open_predictions(source:str, target:str=None, allow_partial:bool=False):
-    "Predictions from a run folder or an `.npz` file."
+    "Predictions from a run folder, an `.npz` file, or a folder of arrays with masks.npy."
     from pathlib import Path
     from transfer_influence.basics.errors import need
     from transfer_influence.basics.places import is_address
     if Path(source).is_dir() or is_address(source):
-        from transfer_influence.records.store import open_run
         from transfer_influence.records.read_run import read_predictions
-        return read_predictions(open_run(source), target)
+        from transfer_influence.records.store import is_run, open_run
+        if not (Path(source)/'masks.npy').is_file() or is_run(source): return read_predictions(open_run(source), target)
     from transfer_influence.records.predictions import load_predictions
     p = load_predictions(source, allow_partial)
     need(target in (None, p.target), f"{source} holds the target '{p.target}', not '{target}'; leave --target out")
