@@ -13,7 +13,8 @@ import transfer_influence as ti
 from transfer_influence.basics.errors import InputError
 from transfer_influence.influence import table_files, table_stores
 from transfer_influence.influence.table_files import Numbered, load_influence, save_influence
-from transfer_influence.influence.table_stores import FOLDERS, TableWriter, crc, part_of, read_done, table_facts
+from transfer_influence.influence.table_stores import FOLDERS
+from transfer_influence.influence.table_writer import TableWriter, crc, part_of, read_done, table_facts
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parent.parent
@@ -172,9 +173,9 @@ def test_what_is_not_read(p, tmp_path):
     (tmp_path/'e').mkdir(); refused(lambda: load_influence(tmp_path/'e'), 'no table')
     file = tmp_path/'t/stderr.npy'; good = file.read_bytes()
     for bad, word in ((good[:-5], 'file size'), (b'', ''), (b'\x93NUMPY', '')):
-        file.write_bytes(bad); refused(lambda: load_influence(tmp_path/'t'), 'not an influence file', word)
-    np.save(file, np.array([{}] * 210).reshape(7, 30)); refused(lambda: load_influence(tmp_path/'t'), 'not an influence file')
-    file.unlink(); refused(lambda: load_influence(tmp_path/'t'), 'not an influence file')
+        file.write_bytes(bad); refused(lambda: load_influence(tmp_path/'t'), 'cannot read', 'stderr.npy', word)
+    np.save(file, np.array([{}] * 210).reshape(7, 30)); refused(lambda: load_influence(tmp_path/'t'), 'cannot read', 'Python objects')
+    file.unlink(); refused(lambda: load_influence(tmp_path/'t'), 'cannot read', 'stderr.npy')
     piece = tmp_path/'t.zarr/stderr/c/0/0'; piece.write_bytes(piece.read_bytes()[:-3]); t = load_influence(tmp_path/'t.zarr')
     refused(lambda: t.ci(), 'stderr is damaged'); piece.unlink(); refused(lambda: load_influence(tmp_path/'t.zarr'), '1 of the 1 pieces')
     r.save(tmp_path/'t.zarr'); (tmp_path/'t.zarr/dof/zarr.json').write_text('{'); refused(lambda: load_influence(tmp_path/'t.zarr'), 'not an influence file')
@@ -183,7 +184,7 @@ def test_what_is_not_read(p, tmp_path):
 WRITER = '''
 import sys, time
 import numpy as np
-from transfer_influence.influence.table_stores import TableWriter
+from transfer_influence.influence.table_writer import TableWriter
 def block(part): return (np.arange(part.start, part.stop) + 1000.*np.arange(5)[:, None]).astype(np.float32)
 facts = dict(n_models=9, method=sys.argv[2], output='margin', target='digits', zero='average')
 with TableWriter(sys.argv[1], list('abcde'), 40_000, facts) as w:
