@@ -21,7 +21,7 @@ from .errors import InputError, need
 from .places import file_to_write
 
 # %% ../../nbs/00_basics/09_array_files.ipynb #a3b113ec
-LARGE = 2**28 # bytes, from which an array is mapped
+LARGE = 2**30 # bytes, from which an array is mapped: a smaller one is better safe from whoever overwrites its file
 
 def _header(f):
     "Shape, order and type of the array that an open .npy file goes on with; None for a version without a reader."

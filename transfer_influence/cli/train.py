@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['QUICK_MODELS', 'demo_recipe', 'print_planted', 'demo_curves', 'ti_demo', 'expected_cost', 'changed_recipe',
            'count_at_once', 'run_recipe', 'ti_run', 'ti_recipes', 'open_predictions', 'written', 'influence_json',
-           'ti_influence', 'ti_report', 'ti_status', 'with_children', 'verify_one', 'ti_verify', 'ti_compact']
+           'check_out', 'ti_influence', 'ti_report', 'ti_status', 'with_children', 'verify_one', 'ti_verify',
+           'ti_compact']
 
 # %% ../../nbs/80_cli/01_train.ipynb #9f32ef0a
 import sys
@@ -171,10 +172,21 @@ def influence_json(table) -> str:
     rows = [{k: None if v != v else v for k, v in r.items()} for r in table_rows(table)] # NaN is no JSON
     return dumps(about | dict(sign=about_sign(table).split('\n ')[1], rows=rows), allow_nan=False)
 
+# %% ../../nbs/80_cli/01_train.ipynb #bf1ccd43
+def check_out(out, source, csv) -> None:
+    "Raises `InputError` where no table can be written to `--out`, or it is the place of something else."
+    from transfer_influence.basics.errors import need
+    from transfer_influence.basics.places import place_of
+    from transfer_influence.influence.table_stores import table_place
+    if out is None: return
+    table_place(out)
+    need(place_of(out) != place_of(source), '--out names the file that is read; give another name')
+    need(not csv or place_of(out) != place_of(csv), '--out and --csv name one file; give two')
+
 # %% ../../nbs/80_cli/01_train.ipynb #1e29862a
 @call_parse
 def ti_influence(source:str,       # a run folder, or an .npz file with masks and outputs
-                 out:str=None,     # the influence file to write (.npz)
+                 out:str=None,     # where the table goes: a name ending in .npz, .zarr, .parquet or .csv, or a folder
                  target:str=None,  # a target of the run; empty: the first
                  output:str=None,  # a recorded output; empty: margin
                  method:str='dim', # dim (the paper's), dim_shrunk, ridge, mixed, lasso
@@ -188,13 +200,13 @@ def ti_influence(source:str,       # a run folder, or an .npz file with masks an
     with friendly('ti-influence'):
         from transfer_influence.basics.errors import need
         from transfer_influence.influence.result import class_influence
-        need(out is None or out.endswith('.npz'), f"--out must name an .npz file, not '{out}'")
-        need(out != source, '--out names the file that is read; give another name')
+        from transfer_influence.influence.table_files import save_influence
+        check_out(out, source, csv)
         p = open_predictions(source, target, allow_partial)
         result = class_influence(p, output, method, missing, zero)
         table = result.by_target_class() if by_target_class else result.mean()
         if csv: table.save_csv(csv)
-        if out: result.save(out)
+        if out: save_influence(result, out)
         print(influence_json(table) if json else f'{table}{written(out, csv)}')
 
 # %% ../../nbs/80_cli/01_train.ipynb #31c2b565
