@@ -12,7 +12,8 @@ import pytest
 import transfer_influence as ti
 from transfer_influence.basics.errors import InputError
 from transfer_influence.influence import table_files, table_stores
-from transfer_influence.influence.table_files import Numbered, load_influence, save_influence
+from transfer_influence.influence.lookup import Numbered
+from transfer_influence.influence.table_files import load_influence, save_influence
 from transfer_influence.influence.table_stores import FOLDERS
 from transfer_influence.influence.table_writer import TableWriter, crc, part_of, read_done, table_facts
 

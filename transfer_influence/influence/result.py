@@ -4,14 +4,11 @@
 
 # %% auto #0
 __all__ = ['SIGN', 'ZEROS', 'InfluenceResult', 'output_to_explain', 'class_influence', 'mean_influence', 'influence_by_class',
-           'Ranked', 'kind_of_q', 'q_or_nan', 'ranked', 'rank_of', 'about_sign', 'extremes', 'describe', 'table_rows',
-           'save_influence', 'load_influence']
+           'Ranked', 'kind_of_q', 'q_or_nan', 'ranked', 'rank_of', 'about_sign', 'extremes', 'describe', 'table_rows']
 
 # %% ../../nbs/50_influence/04_result.ipynb #499eca3c
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from fastcore.basics import patch
@@ -19,7 +16,7 @@ from fastcore.basics import patch
 # %% ../../nbs/50_influence/04_result.ipynb #5b27285e
 from ..basics.errors import InputError, nearest, need
 from ..basics.named_axes import in_order
-from ..basics.places import file_to_write, file_to_read
+from ..basics.places import file_to_write
 from ..basics.display import Shown, long_columns, save_long
 from ..records.predictions import Predictions
 from .difference import Estimate, average_columns
@@ -122,8 +119,8 @@ def to_dataframe(self:InfluenceResult):
     return pd.DataFrame(long_columns(*_long(self))).set_index('source_class')
 @patch
 def save(self:InfluenceResult, path):
-    "Write an influence file (.npz), which `load_influence` reads."
-    save_influence(self, path)
+    "Write the table to a file that `load_influence` reads, or another program: .npz, .zarr, .parquet, .csv."
+    import_module('transfer_influence.influence.table_files').save_influence(self, path) # a later module of this floor
 @patch
 def plot(self:InfluenceResult, **kwargs):
     "The most positive and most negative classes with intervals; options of `plot_ranking`."
@@ -300,33 +297,3 @@ def table_rows(result:InfluenceResult) -> list: # of dicts
 def save_csv(self:InfluenceResult, path) -> None:
     "Write the rows of `to_dataframe` as a CSV file in UTF-8."
     save_long(*_long(self), file_to_write(path))
-
-# %% ../../nbs/50_influence/04_result.ipynb #5b26ca52
-def save_influence(result:InfluenceResult,
-                   path, # an .npz file
-                  ) -> None:
-    "Write the influence file: the table, its mean over the target, and what it speaks of."
-    p, m = _predictions_of(result), result.mean()
-    arrays = dict(influence=result.values, stderr=result.stderr, qvalue=q_or_nan(result), dof=result.dof,
-                  mean_influence=m.values[:, 0], mean_stderr=m.stderr[:, 0], mean_qvalue=q_or_nan(m)[:, 0])
-    facts = {k: getattr(result, k) for k in ('n_models', 'method', 'output', 'target', 'zero')}
-    tables = {k: x.astype(np.float32) for k, x in arrays.items()}
-    np.savez_compressed(file_to_write(path, '.npz'), **tables, **facts, labels=p.labels,
-                        class_names=np.array(result.class_names), target_class_names=np.array(p.target_class_names),
-                        split=p.split, columns=np.array(result.columns), kind_of_q=kind_of_q(result))
-
-# %% ../../nbs/50_influence/04_result.ipynb #da29f9e6
-def load_influence(path) -> InfluenceResult:
-    "Read an influence file. Averages need the predictions. Raises `InputError` for other files."
-    path = file_to_read(path, '.npz')
-    need(Path(path).is_file(), f'no file at {path}; make one with ti-influence')
-    try:
-        with np.load(path, allow_pickle=False) as z: a = {k: z[k] for k in z.files}
-        tables = [a[k].astype(np.float64) for k in ('influence', 'stderr', 'dof')]
-        words = [str(a[k]) for k in ('method', 'output', 'target')]
-        columns = tuple(map(str, a.get('columns', [f'image {j}' for j in range(tables[0].shape[1])])))
-        names, zero = tuple(map(str, a['class_names'])), str(a.get('zero', 'average'))
-        own = dict(labels=a.get('labels'), target_class_names=tuple(map(str, a.get('target_class_names', ()))))
-        return InfluenceResult(*tables, names, columns, int(a['n_models']), *words, zero=zero, **own)
-    except (ValueError, OSError, KeyError, TypeError, BadZipFile) as e:
-        raise InputError(f'{path} is not an influence file ({e}); make one with ti-influence') from None

@@ -30,7 +30,8 @@ from ..records.store import Store, committed, open_run, read_images
 from ..records.read_run import failures_of, read_commit, read_predictions, run_header
 from ..fleet.progress import session_records, session_versions
 from ..influence.result import (
-    InfluenceResult, class_influence, influence_by_class, mean_influence, save_influence)
+    InfluenceResult, class_influence, influence_by_class, mean_influence)
+from ..influence.table_files import save_influence
 from ..influence.reliability import (
     SplitHalf, VarianceReport, null_band, split_half, variance_report)
 from ..influence.planning import Gain, FleetPlan, expected_gain, plan_models
