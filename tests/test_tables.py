@@ -19,7 +19,7 @@ from transfer_influence.influence.table_writer import TableWriter, crc, part_of,
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parent.parent
-FORMS = '.npz', '', '.zarr'
+FORMS = '.npz', '/', '.zarr'
 ALL = *FORMS, '.parquet', '.csv'
 
 
@@ -46,17 +46,17 @@ def test_kept(p, tmp_path, suffix, method):
     "Numbers, NaN where a method has no errors, names and facts; also of a table that was read from a file."
     r = ti.class_influence(p, method=method)
     for table in (r, r.by_target_class(), r.mean()):
-        table.save(tmp_path/f't{suffix}'); again = load_influence(str(tmp_path/f't{suffix}'))
+        table.save(f'{tmp_path}/t{suffix}'); again = load_influence(str(f'{tmp_path}/t{suffix}'))
         same(again, table); assert again.has_errors == table.has_errors
         assert (again.labels == p.labels).all() and again.target_class_names == ('cat', 'dog')
         save_influence(again, tmp_path/'copy.npz'); copy = load_influence(tmp_path/'copy.npz'); same(copy, table)
         np.testing.assert_allclose(copy.about['mean_influence'], r.mean().values[:, 0], rtol=1e-6); assert (copy.about['split'] == p.split).all()
-    assert sorted(f.name for f in tmp_path.iterdir()) == sorted({'copy.npz', f't{suffix}'})
+    assert sorted(f.name for f in tmp_path.iterdir()) == sorted({'copy.npz', f't{suffix}'.rstrip('/')})
 
 
 def test_members_of_npz(p, tmp_path):
     "The names that files have had all along; columns only where they are not just numbered; digits that are noise are not compressed."
-    names = ['influence', 'stderr', 'qvalue', 'dof', 'mean_influence', 'mean_stderr', 'mean_qvalue', 'n_models', 'method', 'output',
+    names = ['influence', 'stderr', 'qvalue', 'dof', 'mean_influence', 'mean_stderr', 'mean_dof', 'mean_qvalue', 'n_models', 'method', 'output',
              'target', 'zero', 'labels', 'class_names', 'target_class_names', 'split', 'kind_of_q']
     r = ti.class_influence(p); r.save(tmp_path/'a.npz'); r.by_target_class().save(tmp_path/'b.npz')
     with np.load(tmp_path/'a.npz', allow_pickle=False) as z:
@@ -89,7 +89,7 @@ def test_parquet_is_the_long_table(p, tmp_path, monkeypatch, method):
 
 def test_parquet_in_blocks(p, tmp_path, monkeypatch):
     "Several row groups, and float32 where the table is."
-    r = ti.class_influence(p); r.save(tmp_path/'t'); small = load_influence(tmp_path/'t')
+    r = ti.class_influence(p); r.save(f'{tmp_path}/t/'); small = load_influence(tmp_path/'t')
     real = table_files.blocks; monkeypatch.setattr(table_files, 'blocks', lambda a, b, step, *w: real(a, b, 4, *w))
     small.save(tmp_path/'t.parquet'); file = pq.ParquetFile(tmp_path/'t.parquet')
     assert file.num_row_groups == 8 and str(file.schema_arrow.field('influence').type) == 'float'
@@ -99,12 +99,12 @@ def test_parquet_in_blocks(p, tmp_path, monkeypatch):
     np.testing.assert_allclose(found.q, frame.q, rtol=1e-5)
 
 
-@pytest.mark.parametrize('suffix', ('', '.zarr'))
+@pytest.mark.parametrize('suffix', ('/', '.zarr'))
 def test_stays_in_the_file(p, tmp_path, suffix):
     "What is asked of a table in a folder is what is asked of one in memory."
-    r = ti.class_influence(p); r.save(tmp_path/f't{suffix}'); again = load_influence(tmp_path/f't{suffix}')
+    r = ti.class_influence(p); r.save(f'{tmp_path}/t{suffix}'); again = load_influence(f'{tmp_path}/t{suffix}')
     assert again.values.dtype == np.float32
-    if not suffix: assert isinstance(again.values.base, np.memmap) and not again.values.flags.writeable
+    if suffix == '/': assert isinstance(again.values.base, np.memmap) and not again.values.flags.writeable
     assert again['ant', 'image 3'] == pytest.approx(r['ant', 'image 3'], rel=1e-6)
     np.testing.assert_allclose(again[['ant', '狗']], r[['ant', '狗']], rtol=1e-6)
     np.testing.assert_allclose(again[:, 'image 5':'image 2':-1], r[:, 'image 5':'image 2':-1], rtol=1e-6)
@@ -129,20 +129,21 @@ def test_many_columns():
 
 def test_names_without_suffix(p, tmp_path):
     r = ti.class_influence(p); r.save(tmp_path/'old.npz'); same(load_influence(tmp_path/'old'), r)  # as a file without its suffix
-    r.save(tmp_path/'plain'); assert (tmp_path/'plain/about.json').is_file(); same(load_influence(tmp_path/'plain'), r)
+    r.save(tmp_path/'plain'); assert (tmp_path/'plain.npz').is_file(); same(load_influence(tmp_path/'plain'), r)
+    r.save(f'{tmp_path}/of npy/'); r.save(tmp_path/'of npy'); assert not (tmp_path/'of npy.npz').exists(); same(load_influence(tmp_path/'of npy'), r)
     r.save(f'{tmp_path}/v0.5/'); assert (tmp_path/'v0.5/influence.npy').is_file(); same(load_influence(f'{tmp_path}/v0.5/'), r)
 
 
 def test_written_whole_or_not_at_all(p, tmp_path, monkeypatch):
     r = ti.class_influence(p); ridge = ti.class_influence(p, method='ridge')
-    for s in ALL: r.save(tmp_path/f't{s}'); ridge.save(tmp_path/f't{s}')  # in the place of the former
-    assert {load_influence(tmp_path/f't{s}').method for s in FORMS} == {'ridge'}
+    for s in ALL: r.save(f'{tmp_path}/t{s}'); ridge.save(f'{tmp_path}/t{s}')  # in the place of the former
+    assert {load_influence(f'{tmp_path}/t{s}').method for s in FORMS} == {'ridge'}
     before = {f: f.read_bytes() for f in tmp_path.rglob('*') if f.is_file()}
     def fails(*_, **__): raise OSError('no space')
     monkeypatch.setattr(table_stores.NpyTable, 'put', fails); monkeypatch.setattr(table_stores.ZarrTable, 'put', fails)
     monkeypatch.setattr(table_files, 'long_part', fails); monkeypatch.setattr(ti.InfluenceResult, 'save_csv', fails)
     for s in ALL[1:]:
-        with pytest.raises(OSError, match='no space'): r.save(tmp_path/f't{s}')
+        with pytest.raises(OSError, match='no space'): r.save(f'{tmp_path}/t{s}')
     assert {f: f.read_bytes() for f in tmp_path.rglob('*') if f.is_file()} == before
 
 
@@ -154,7 +155,7 @@ def refused(f, *words):
 def test_where_no_table_goes(p, tmp_path, monkeypatch):
     r = ti.class_influence(p); (tmp_path/'photos').mkdir(); (tmp_path/'photos/a.txt').write_text('mine'); (tmp_path/'file').write_text('mine')
     refused(lambda: r.save(tmp_path/'t.xlsx'), "'.xlsx'", '.npz, .zarr, .parquet, .csv')
-    refused(lambda: r.save(tmp_path/'photos'), 'something else'); refused(lambda: r.save(tmp_path/'file'), 'is a file')
+    refused(lambda: r.save(tmp_path/'photos'), 'something else'); refused(lambda: r.save(f'{tmp_path}/file/'), 'is a file')
     refused(lambda: r.save('s3://bucket/t.zarr'), 'give a path')
     (tmp_path/'photos/about.json').write_text('{"name": "holiday"}'); refused(lambda: r.save(tmp_path/'photos'), 'something else')
     (tmp_path/'photos.npz').mkdir(); refused(lambda: r.save(tmp_path/'photos.npz'), 'is a folder')
@@ -165,7 +166,7 @@ def test_where_no_table_goes(p, tmp_path, monkeypatch):
 
 def test_what_is_not_read(p, tmp_path):
     r = ti.class_influence(p)
-    for s in ALL: r.save(tmp_path/f't{s}')
+    for s in ALL: r.save(f'{tmp_path}/t{s}')
     refused(lambda: load_influence(tmp_path/'t.parquet'), '.npz, .zarr and folders', 'pandas.read_parquet')
     refused(lambda: load_influence(tmp_path/'t.csv'), 'pandas.read_csv'); refused(lambda: load_influence(tmp_path/'gone'), 'no file')
     np.savez(tmp_path/'objects.npz', influence=np.array([{}])); refused(lambda: load_influence(tmp_path/'objects.npz'), 'Python objects')
@@ -197,10 +198,10 @@ with TableWriter(sys.argv[1], list('abcde'), 40_000, facts) as w:
 '''
 
 
-@pytest.mark.parametrize('suffix', ('', '.zarr'))
+@pytest.mark.parametrize('suffix', ('/', '.zarr'))
 def test_killed_and_gone_on(tmp_path, suffix):
     "A process that is killed leaves a table that another one completes; nothing is there under its name before."
-    path = tmp_path/f't{suffix}'; start = lambda *args: subprocess.Popen([sys.executable, '-c', WRITER, path, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    path = Path(f'{tmp_path}/t{suffix}'); start = lambda *args: subprocess.Popen([sys.executable, '-c', WRITER, path, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     first = start('dim', 'slowly'); next(first.stdout); next(first.stdout); first.kill(); first.wait()
     done = read_done(part_of(path), 40_000); assert 0 < done.sum() < 40_000 and not path.exists()
     refused(lambda: load_influence(path), 'not complete', f'{done.sum()} of 40000')
@@ -210,7 +211,7 @@ def test_killed_and_gone_on(tmp_path, suffix):
     table = load_influence(path); whole = np.arange(40_000) + 1000.*np.arange(5)[:, None]
     np.testing.assert_array_equal(table.values, whole.astype(np.float32)); np.testing.assert_array_equal(table.stderr, (whole/2).astype(np.float32))
     assert (np.asarray(table.dof) == 7).all() and table.columns[:2] == ('image 0', 'image 1') and table.method == 'dim'
-    step = 1000 if not suffix else 8000
+    step = 1000 if suffix == '/' else 8000
     assert len(written) == -(-(40_000 - done.sum())//step)
 
 
@@ -236,8 +237,8 @@ def test_writer_refuses(p, tmp_path):
 def test_command(tmp_path, p):
     ti.save_predictions(p, tmp_path/'own.npz'); run = lambda *args: subprocess.run([BIN/'ti-influence', tmp_path/'own.npz', *args], capture_output=True, text=True)
     code = f'import sys; from transfer_influence.cli.train import ti_influence as f; [f({str(tmp_path/"own.npz")!r}, x) for x in sys.argv[1:]]'
-    r = subprocess.run([sys.executable, '-c', code, *(tmp_path/f't{s}' for s in ALL)], capture_output=True, text=True); assert r.returncode == 0, r.stderr
-    for s in FORMS: same(load_influence(tmp_path/f't{s}'), ti.class_influence(p))
+    r = subprocess.run([sys.executable, '-c', code, *(f'{tmp_path}/t{s}' for s in ALL)], capture_output=True, text=True); assert r.returncode == 0, r.stderr
+    for s in FORMS: same(load_influence(f'{tmp_path}/t{s}'), ti.class_influence(p))
     assert len(pd.read_parquet(tmp_path/'t.parquet')) == len(pd.read_csv(tmp_path/'t.csv')) == 210
     for out, words in ((tmp_path/'t.xlsx', '.npz, .zarr, .parquet, .csv'), (tmp_path/'own.npz', 'the file that is read'), (tmp_path, 'something else')):
         start = time.time(); r = run('--out', out, '--method', 'no such method')

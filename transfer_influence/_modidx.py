@@ -2188,6 +2188,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'transfer_influence/influence/result.py'),
                                                      'transfer_influence.influence.result.mean_influence': ( '50_influence/result.html#mean_influence',
                                                                                                              'transfer_influence/influence/result.py'),
+                                                     'transfer_influence.influence.result.mean_of': ( '50_influence/result.html#mean_of',
+                                                                                                      'transfer_influence/influence/result.py'),
                                                      'transfer_influence.influence.result.output_to_explain': ( '50_influence/result.html#output_to_explain',
                                                                                                                 'transfer_influence/influence/result.py'),
                                                      'transfer_influence.influence.result.q_or_nan': ( '50_influence/result.html#q_or_nan',

@@ -35,12 +35,14 @@ def read_about(folder) -> dict: # or None: it is no table
         return about if about.get('format') == FORMAT else None
     except (StopIteration, ValueError, AttributeError): return None
 
-def table_place(path) -> tuple: # the whole path, and a key of `SUFFIXES`
+def table_place(path, folder:bool=False, # without a suffix it is a folder; else only with / at the end
+               ) -> tuple: # the whole path, and a key of `SUFFIXES`
     "Where a table is to be written, and as what. Raises `InputError` where that cannot be."
     if hasattr(path, 'write'): return path, '.npz'
     need(not is_address(path), f'{path} is an address; a table is written to this machine: give a path')
     place = place_of(path).resolve(); kind = Path(path).suffix
-    if kind != '.zarr' and str(path).endswith(('/', os.sep)): kind = ''
+    as_folder = str(path).endswith(('/', os.sep)) or not kind and (folder or place.is_dir())
+    if kind != '.zarr': kind = '' if as_folder else kind or '.npz' # as numpy does it
     known = ', '.join(filter(None, SUFFIXES))
     need(kind in SUFFIXES, f"a table is not written as '{kind}'; end the name with {known}, or with / for a folder")
     if kind == '.parquet': import_pyarrow()

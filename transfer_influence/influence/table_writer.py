@@ -82,7 +82,7 @@ class TableWriter:
     "A table in a folder of .npy files or of zarr, block of columns by block; `path` is there when it is complete."
     def __init__(self, path, class_names, n:int, # columns
                  facts:dict): # from `table_facts`
-        self.place, kind = table_place(path)
+        self.place, kind = table_place(path, folder=True)
         need(kind in FOLDERS, f"block by block a table is written to a folder or .zarr, not to {kind}")
         about, small = describe_table(class_names, n, facts)
         self.shape, self.new, self.at, self.folder = (len(class_names), n), [], monotonic(), self.place
