@@ -127,6 +127,12 @@ def test_many_columns():
     with pytest.raises(IndexError): names[10**7]
 
 
+def test_labels_of_one_kind(tmp_path):
+    "Labels that are all 0 are no missing piece of zarr."
+    p = ti.from_arrays(np.eye(8, 4) + np.eye(8, 4, -4) > 0, np.arange(16.).reshape(8, 2)**2); r = ti.class_influence(p); r.save(tmp_path/'t.zarr')
+    assert load_influence(tmp_path/'t.zarr').labels.tolist() == [0, 0]
+
+
 def test_names_without_suffix(p, tmp_path):
     r = ti.class_influence(p); r.save(tmp_path/'old.npz'); same(load_influence(tmp_path/'old'), r)  # as a file without its suffix
     r.save(tmp_path/'plain'); assert (tmp_path/'plain.npz').is_file(); same(load_influence(tmp_path/'plain'), r)

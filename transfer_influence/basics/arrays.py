@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import ItemsView, KeysView, Mapping, Set, ValuesView
 from numbers import Number
 from unicodedata import normalize
-import warnings
 
 import numpy as np
 

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['DOUBTFUL', 'SMALL', 'Estimate', 'check_counts', 'check_groups', 'welch', 'ColumnSums', 'not_finite',
-           'masks_and_outputs', 'column_blocks', 'average_columns', 'difference_of_columns', 'difference_in_means',
+           'masks_and_outputs', 'column_blocks', 'difference_of_columns', 'difference_in_means', 'average_columns',
            'spread_and_noise', 'shrink']
 
 # %% ../../nbs/50_influence/00_difference.ipynb #39bb113f
 from dataclasses import dataclass, field
 
+from fastcore.basics import patch
 import numpy as np
-from scipy.special import stdtrit
 
 # %% ../../nbs/50_influence/00_difference.ipynb #28ad98d1
 from ..basics.errors import InputError, need
@@ -80,6 +80,7 @@ def _groups(s, q, t, t2, n1, m, least):
     v1 *= 1/(n1 - 1); v0 *= 1/(n0 - 1); mean1 -= mean0
     return mean1, v1, v0, (poor1, poor0)
 
+# %% ../../nbs/50_influence/00_difference.ipynb #39461846
 def welch(sums,  # s (K, b) over the models that have a class, t (b,) over all: of outputs; the same of squares
           n_in, m:int, # (K,) how many of m models have each class
           out:list, least:float=None, rows:int=65536) -> np.ndarray: # (b,) bool: which columns are doubtful
@@ -115,26 +116,28 @@ class ColumnSums:
         with np.errstate(all='ignore'): found = self.turned[kind] @ both
         return found[:-1, :b], found[-1, :b], found[:-1, b:], found[-1, b:]
 
-    def fill(self, y, # (m, b) outputs
-             out:list, dtype=None):
-        "Write values, standard errors and degrees of freedom (K, b). Raises `InputError` for what is not finite."
-        dtype = dtype or self.dtype
-        both, whole = _deviations(y, dtype); sums = self.sums(both)
-        with np.errstate(all='ignore'): doubtful = welch(sums, self.n_in, self.m, out)
-        if dtype == np.float32: self._again(y, out, doubtful, sums, whole)
-        else: need(np.isfinite(sums[3]).all(), 'outputs are NaN or infinite; leave these models out')
-        for o in out: o[self.bad] = np.nan
+# %% ../../nbs/50_influence/00_difference.ipynb #1325732d
+@patch
+def fill(self:ColumnSums, y, # (m, b) outputs
+         out:list, dtype=None):
+    "Write values, standard errors and degrees of freedom (K, b). Raises `InputError` for what is not finite."
+    dtype = dtype or self.dtype
+    both, whole = _deviations(y, dtype); sums = self.sums(both)
+    with np.errstate(all='ignore'): doubtful = welch(sums, self.n_in, self.m, out)
+    if dtype == np.float32: self._again(y, out, doubtful, sums, whole)
+    else: need(np.isfinite(sums[3]).all(), 'outputs are NaN or infinite; leave these models out')
+    for o in out: o[self.bad] = np.nan
 
-    def _again(self, y, out, doubtful, sums, whole):
-        "In float64 those columns that float32 may have blurred; its sums of whole numbers are exact."
-        t2 = sums[3]; tiny = np.flatnonzero(t2 < 1e-28) # their squares are not numbers of float32, or they are constant
-        doubtful |= ~(t2 < 1e32); doubtful[tiny] = (y[:, tiny] != y[0, tiny]).any(0)
-        c = np.flatnonzero(doubtful); exact = [np.empty((len(self.n_in), len(c))) for _ in out]
-        if not len(c): return
-        if whole and t2.max() < 2**24: welch([x[..., c].astype(np.float64) for x in sums], self.n_in, self.m, exact)
-        else: self.fill(y[:, c], exact, np.float64)
-        for o, x in zip(out, exact): o[:, c] = x
-
+@patch
+def _again(self:ColumnSums, y, out, doubtful, sums, whole):
+    "In float64 those columns that float32 may have blurred; its sums of whole numbers are exact."
+    t2 = sums[3]; tiny = np.flatnonzero(t2 < 1e-28) # their squares are not numbers of float32, or they are constant
+    doubtful |= ~(t2 < 1e32); doubtful[tiny] = (y[:, tiny] != y[0, tiny]).any(0)
+    c = np.flatnonzero(doubtful); exact = [np.empty((len(self.n_in), len(c))) for _ in out]
+    if not len(c): return
+    if whole and t2.max() < 2**24: welch([x[..., c].astype(np.float64) for x in sums], self.n_in, self.m, exact)
+    else: self.fill(y[:, c], exact, np.float64)
+    for o, x in zip(out, exact): o[:, c] = x
 
 # %% ../../nbs/50_influence/00_difference.ipynb #ae9babd3
 def not_finite(y, rows:int=2**21) -> int: # models
@@ -163,18 +166,7 @@ def column_blocks(m:int, K:int, n:int) -> list: # of slices
     step = min(max(2**20//max(m, K), 128), 4096)
     return [slice(j, min(j + step, n)) for j in range(0, n, step)]
 
-def average_columns(y,  # (m, n) numbers
-                    of, # (n,) number of each column's group from 0 on; -1: of none
-                   ) -> np.ndarray: # (m, groups) float64
-    "Means over groups of columns, for each model, in one pass."
-    size = np.bincount(of[of >= 0]); total = np.zeros((len(y), len(size)))
-    for c in column_blocks(len(y), 1, len(of)):
-        order = np.argsort(of[c], kind='stable'); order = order[(of[c] < 0).sum():]
-        if not len(order): continue
-        groups, first = np.unique(of[c][order], return_index=True)
-        total[:, groups] += np.add.reduceat(y[:, c].astype(np.float64)[:, order], first, axis=1)
-    with np.errstate(invalid='ignore'): return total/size
-
+# %% ../../nbs/50_influence/00_difference.ipynb #a9cc3a75
 def difference_of_columns(z, # (m, K) bool
                           y, # (m, n) numbers
                           bad=(), # classes that cannot be told: NaN
@@ -195,6 +187,19 @@ def difference_in_means(masks,   # (m, K) bool
     Raises `InputError` for a class that (nearly) always or never is in, and where all masks are equal."""
     z, y, _ = masks_and_outputs(masks, outputs)
     return difference_of_columns(z, y, check_groups(z, class_names or range(z.shape[1]), missing))
+
+# %% ../../nbs/50_influence/00_difference.ipynb #5f65bed0
+def average_columns(y,  # (m, n) numbers
+                    of, # (n,) number of each column's group from 0 on; -1: of none
+                   ) -> np.ndarray: # (m, groups) float64
+    "Means over groups of columns, for each model, in one pass."
+    size = np.bincount(of[of >= 0]); total = np.zeros((len(y), len(size)))
+    for c in column_blocks(len(y), 1, len(of)):
+        order = np.argsort(of[c], kind='stable'); order = order[(of[c] < 0).sum():]
+        if not len(order): continue
+        groups, first = np.unique(of[c][order], return_index=True)
+        total[:, groups] += np.add.reduceat(y[:, c].astype(np.float64)[:, order], first, axis=1)
+    with np.errstate(invalid='ignore'): return total/size
 
 # %% ../../nbs/50_influence/00_difference.ipynb #49801640
 def spread_and_noise(e:Estimate) -> tuple: # (n,) each

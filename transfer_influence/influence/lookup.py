@@ -136,6 +136,9 @@ class Lookup(NotANumber):
     def __contains__(self, name): return name in self.class_names
     def __bool__(self): return True
     def __array__(self, dtype=None, copy=None): return np.array(self.values, dtype)
+    def _kept(self, name, make): # what is slow to compute, such as q-values of a large table, once
+        if name not in vars(self): vars(self)[name] = make() # of a frozen dataclass, too
+        return vars(self)[name]
     def keys(self): return self.class_names
     def items(self): return [(name, self[k]) for k, name in enumerate(self.class_names)]
     def __getattr__(self, name): raise AttributeError(hint(type(self).__name__, name))

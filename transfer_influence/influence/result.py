@@ -15,7 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 
 # %% ../../nbs/50_influence/04_result.ipynb #5b27285e
-from ..basics.errors import InputError, nearest, need
+from ..basics.errors import nearest, need
 from ..basics.named_axes import in_order
 from ..basics.places import file_to_write
 from ..basics.display import Shown, long_columns, save_long
@@ -56,10 +56,6 @@ class InfluenceResult(Lookup, Shown):
 
     @property
     def _estimate(self): return Estimate(self.values, self.stderr, self.dof)
-
-    def _kept(self, name, make): # what is slow to compute, such as q-values of a large table, once
-        if name not in vars(self): vars(self)[name] = make() # of a frozen dataclass, too
-        return vars(self)[name]
 
     def __repr__(self): return describe(self)
     def _rows(self): return extremes(self) if len(self.columns) == 1 else []

@@ -101,7 +101,7 @@ def _save_parquet(result, file):
 
 # %% ../../nbs/50_influence/11_table_files.ipynb #354d5c1f
 def save_influence(result:InfluenceResult,
-                   path, # ending in .npz, .zarr, .parquet or .csv, or in / for a folder; or an open file, which becomes an .npz
+                   path, # ending in .npz, .zarr, .parquet, .csv, or / for a folder; an open file becomes an .npz
                   ) -> None:
     """Write a table of influence, whole or not at all, and what it speaks of.
     Raises `InputError` for other endings, and where something else has the name."""

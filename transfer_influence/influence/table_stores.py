@@ -35,6 +35,7 @@ def read_about(folder) -> dict: # or None: it is no table
         return about if about.get('format') == FORMAT else None
     except (StopIteration, ValueError, AttributeError): return None
 
+# %% ../../nbs/50_influence/09_table_stores.ipynb #996ef590
 def table_place(path, folder:bool=False, # without a suffix it is a folder; else only with / at the end
                ) -> tuple: # the whole path, and a key of `SUFFIXES`
     "Where a table is to be written, and as what. Raises `InputError` where that cannot be."
@@ -158,8 +159,10 @@ class ZarrTable:
         self.group = zarr.create_group(str(self.folder), attributes=facts)
 
     def keep(self, name, a):
+        import zarr
         words, a = np.unique(a, return_inverse=True) if a.dtype.kind == 'U' else ([], a)
-        self.arrays().create_array(name, data=a, attributes=dict(words=list(map(str, words))))
+        with zarr.config.set({'array.write_empty_chunks': True}): # zeros, too: a piece that is missing is damage
+            self.arrays().create_array(name, data=a, attributes=dict(words=list(map(str, words))))
 
     def table(self, name):
         self.arrays().create_array(name, shape=self.shape, dtype='<f4', chunks=self.pieces, compressors=None,
@@ -170,7 +173,7 @@ class ZarrTable:
 def put(self:ZarrTable, name, part, values):
     "Write a block of columns."
     import zarr
-    with zarr.config.set({'array.write_empty_chunks': True}): # one that is missing is damage
+    with zarr.config.set({'array.write_empty_chunks': True}): # as above
         if name not in self.opened: self.opened[name] = self.arrays()[name]
     self.opened[name][:, part] = np.asarray(values, '<f4')
 

@@ -19,7 +19,8 @@ MANY = 100 # degrees of freedom from which expansions in their inverse are exact
 def _by_parts(f, *arrays, size:int=2**16):
     "(…) `f` of arrays of one shape, in parts that stay in the processor's cache."
     flat, out = [np.ascontiguousarray(a).reshape(-1) for a in arrays], np.empty(arrays[0].size)
-    for i in range(0, out.size, size): out[i:i + size] = f(*(a[i:i + size].astype(np.float64, copy=False) for a in flat))
+    for part in (slice(i, i + size) for i in range(0, out.size, size)):
+        out[part] = f(*(a[part].astype(np.float64, copy=False) for a in flat))
     return out.reshape(arrays[0].shape)
 
 def _normal_deviate(t, dof):
@@ -66,7 +67,7 @@ def _ascending(p):
     told = p if known is None else p[known]
     if not 2**18 < len(told) < 2**32: # few: exactly
         order = np.argsort(told); return told[order], order if known is None else known[order]
-    key = told.astype(np.float32).view(np.uint32).astype(np.uint64) << np.uint64(32) # a number from 0 on sorts as its bits
+    key = told.astype(np.float32).view(np.uint32).astype(np.uint64) << np.uint64(32) # from 0 on they sort as bits
     key |= np.arange(len(told), dtype=np.uint64); key.sort()
     order = (key & np.uint64(2**32 - 1)).view(np.int64); key >>= np.uint64(32)
     return key.astype(np.uint32).view(np.float32), order if known is None else known[order]
