@@ -67,10 +67,12 @@ def calls(a:dict, classes:int) -> dict: # {name: CPU-seconds}, with the product'
 # exactness: against float64 throughout
 
 def by_hand(z, y) -> tuple: # values, errors, degrees of freedom (K, n)
-    "Each class by itself, in extended precision where the machine has it."
-    y = y.astype(np.longdouble); y = y - y.mean(0); out = []
+    """Each class by itself, in extended precision where the machine has it; a group without spread has the variance of its
+    column."""
+    y = y.astype(np.longdouble); y = y - y.mean(0); all_, out = y.var(0, ddof=1), []
+    def squared_error(a): v = a.var(0, ddof=1); return np.where(v > 1e-15*all_, v, all_)/len(a)
     for k in z.T:
-        a, b = y[k], y[~k]; ea, eb = a.var(0, ddof=1)/len(a), b.var(0, ddof=1)/len(b)
+        a, b = y[k], y[~k]; ea, eb = squared_error(a), squared_error(b)
         out.append((a.mean(0) - b.mean(0), np.sqrt(ea + eb), (ea + eb)**2/(ea**2/(len(a) - 1) + eb**2/(len(b) - 1))))
     return tuple(np.stack(x).astype(np.float64) for x in zip(*out))
 
