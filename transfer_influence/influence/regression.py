@@ -8,8 +8,10 @@ __all__ = ['size_coefficient', 'factor_of', 'Spectrum', 'spectrum', 'pooled_lamb
 
 # %% ../../nbs/50_influence/01_regression.ipynb #1c31ff77
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+from numpy.polynomial import Chebyshev
 
 # %% ../../nbs/50_influence/01_regression.ipynb #8da71f77
 from ..basics.errors import need
@@ -50,47 +52,61 @@ class Spectrum:
     n_free:int        # models less covariates
     q:np.ndarray      # (m, covariates) orthonormal
 
+    @cached_property
+    def squares(self): return self.c**2
+    @cached_property
+    def lam(self): return pooled_lambda(self)
+
 def _directions(x):
-    "Singular values and right vectors of a tall or wide matrix, from the smaller of its two squares."
+    "Left or else right vectors of a wide or else tall matrix, singular values: from the smaller of its two squares."
     m, K = x.shape
-    values, u = np.linalg.eigh(x @ x.T if m < K else x.T @ x)
+    values, vectors = np.linalg.eigh(x @ x.T if m < K else x.T @ x)
     keep = values > 1e-9*max(values.max(), 1e-300)
-    s, u = np.sqrt(values[keep]), u[:, keep]
-    return (x.T @ u/s if m < K else u), s
+    s, vectors = np.sqrt(values[keep]), np.ascontiguousarray(vectors[:, keep])
+    return (vectors, None, s) if m < K else (None, vectors, s)
 
 def spectrum(x, y, covariates) -> Spectrum:
     "Decompose masks (m, K) and project outputs (m, n) on them."
-    q, whole = np.linalg.qr(covariates)[0], (y**2).sum(0)
+    q, whole = np.linalg.qr(covariates)[0], _squares(y)
     x, y = x - q @ (q.T @ x), y - q @ (q.T @ y)
-    v, s = _directions(x)
-    c, left = v.T @ (x.T @ y)/s[:, None], (y**2).sum(0)
-    rest = np.maximum(left - (c**2).sum(0), 0)
-    return Spectrum(v, s, c, rest, left > 1e-18*whole, len(x) - q.shape[1], q)
+    u, v, s = _directions(x); left = _squares(y)
+    if v is None: v, c = x.T @ u/s, u.T @ y
+    else: c = v.T @ (x.T @ y)/s[:, None] if len(x) >= y.shape[1] else (x @ v/s).T @ y # the shorter way
+    return Spectrum(v, s, c, np.maximum(left - _squares(c), 0), left > 1e-18*whole, len(x) - q.shape[1], q)
+
+def _squares(a): return np.einsum('ij,ij->j', a, a)
 
 # %% ../../nbs/50_influence/01_regression.ipynb #901c2407
-def _scale(sp, lam):
-    "(n,) squares of the outputs weighted by what the prior expects; for constant outputs 0."
-    return sp.rest + (1/(1 + sp.s**2/lam)) @ sp.c**2
+def _scale(sp, lams):
+    "(penalties, n) squares of the outputs weighted by what the prior expects; for constant outputs 0."
+    return sp.rest + 1/(1 + sp.s**2/lams[:, None]) @ sp.squares
 
-def _reml(sp, lam, varied):
-    "Minus the log likelihood, summed over the targets in `varied`."
-    n = varied.sum()
-    return .5*(sp.n_free*np.log(_scale(sp, lam)[varied]).sum() + n*np.log1p(sp.s**2/lam).sum())
+def _reml(sp, lams):
+    "(penalties,) minus the log likelihood, summed over the targets that are not constant."
+    scale, bends = _scale(sp, lams)[:, sp.varied], np.log1p(sp.s**2/lams[:, None]).sum(1)
+    return .5*(sp.n_free*np.log(scale).sum(1) + scale.shape[1]*bends)
 
 def _lowest(f, low, high, steps=25):
     "The argument at which a smooth function is lowest: a grid, then its best part more finely."
     from scipy.optimize import minimize_scalar
-    grid = np.linspace(low, high, steps); k = int(np.argmin([f(g) for g in grid]))
+    grid = np.linspace(low, high, steps); at = [f(g) for g in grid]; k = int(np.argmin(at))
     ends = grid[max(k - 1, 0)], grid[min(k + 1, steps - 1)]
     found = minimize_scalar(f, bounds=ends, method='bounded', options=dict(xatol=1e-8)) # else rounding shows in results
-    return found.x if found.fun < f(grid[k]) else grid[k]
+    return found.x if found.fun < at[k] else grid[k]
+
+def _lowest_of_many(f, low, high, steps=25):
+    "`_lowest` of a function of arrays; its best part is as good as a polynomial, whose slope says where."
+    grid = np.linspace(low, high, steps); k = int(np.argmin(f(grid)))
+    ends = grid[max(k - 1, 0)], grid[min(k + 1, steps - 1)]
+    near = Chebyshev.interpolate(f, 18, ends); flat = near.deriv().roots()
+    flat = flat.real[(abs(flat.imag) < 1e-9) & (ends[0] < flat.real) & (flat.real < ends[1])]
+    return min([grid[k], *flat], key=near)
 
 def pooled_lambda(sp:Spectrum) -> float:
     "Noise variance over effect variance, by REML pooled over all targets that are not constant."
-    varied = sp.varied
-    if not varied.any() or not len(sp.s): return 1e12
+    if not sp.varied.any() or not len(sp.s): return 1e12
     middle = np.log((sp.s**2).mean())
-    return float(np.exp(_lowest(lambda t: _reml(sp, np.exp(t), varied), middle - 12, middle + 12)))
+    return float(np.exp(_lowest_of_many(lambda t: _reml(sp, np.exp(t)), middle - 12, middle + 12)))
 
 # %% ../../nbs/50_influence/01_regression.ipynb #1bd65b02
 def _columns_worth(y, largest:int=100) -> float:
@@ -103,36 +119,35 @@ def _columns_worth(y, largest:int=100) -> float:
 
 def _lambdas(sp, worth) -> tuple: # (points,) penalties, their weights
     "Points around the likeliest, far enough down for the prior on B to have its say where all is noise."
-    varied = sp.varied
-    if not varied.any() or not len(sp.s): return np.array([1e12]), np.ones(1)
-    lam = pooled_lambda(sp)*np.exp(np.arange(-14, 8.1, .5))
+    n = sp.varied.sum()
+    if not n or not len(sp.s): return np.array([1e12]), np.ones(1)
+    lam = sp.lam*np.exp(np.arange(-14, 8.1, .5))
     B = lam/(lam + (sp.s**2).mean())
-    log = np.array([-_reml(sp, x, varied) for x in lam])*min(worth, varied.sum())/varied.sum() + np.log(B*(1 - B))
+    log = -_reml(sp, lam)*min(worth, n)/n + np.log(B*(1 - B))
     w = np.exp(log - log.max()); keep = w > .01
     return lam[keep], w[keep]/w[keep].sum()
 
 # %% ../../nbs/50_influence/01_regression.ipynb #52fcafb5
-def _posterior(sp, lam, factor):
-    K, d = len(sp.v), sp.s**2/(sp.s**2 + lam)
-    v = sp.v - sp.v.mean(0) # against the average class
-    w = v @ ((sp.s/(sp.s**2 + lam))[:, None]*sp.c)
-    left = np.maximum(1 - 1/K - v**2 @ d, 0)
-    sigma2 = _scale(sp, lam)/sp.n_free
-    return factor*w, factor*np.sqrt(left[:, None]*sigma2/lam)
+def _between(g, weights, sp, least):
+    "Shrinkings (k, r) whose squared estimates add up to the variance over the penalties; the smallest are left out."
+    _, size, shape = np.linalg.svd(np.sqrt(weights)[:, None]*(g - weights @ g), full_matrices=False)
+    parts = size[:, None]*shape # of each the variance summed over the classes, and what it is held against
+    return parts[((parts**2 @ sp.squares)[:, sp.varied] > 1e-9*least[sp.varied]).any(1)]
 
 def _averaged(sp, lams, weights, factor):
-    "Mean and deviation over the penalties."
-    mean = square = 0.
-    for lam, w in zip(lams, weights):
-        v, sd = _posterior(sp, lam, factor)
-        mean, square = mean + w*v, square + w*(v**2 + sd**2)
-    return mean, np.sqrt(np.maximum(square - mean**2, 0))
+    "Mean and deviation over the penalties: of estimates that are linear in their shrinkings."
+    K, d = len(sp.v), sp.s**2 + lams[:, None]
+    v = sp.v - sp.v.mean(0); g = sp.s/d # against the average class
+    left = np.maximum(1 - 1/K - v**2 @ (sp.s**2/d).T, 0)*weights/lams
+    sigma2 = _scale(sp, lams)/sp.n_free
+    square = left @ sigma2
+    for part in _between(g, weights, sp, left.sum(0) @ sigma2): square += (v @ (part[:, None]*sp.c))**2
+    return factor*(v @ ((weights @ g)[:, None]*sp.c)), factor*np.sqrt(square)
 
 def _about(sp, x, pair_effect=None):
     "What the fit says of the variance of the outputs: the share of the classes, and of what pairs of models share."
-    lam = pooled_lambda(sp)
-    main, beta = float((x**2).sum()/len(x)/lam), float(pair_effect or 0)
-    about = dict(lam=lam, main_share=main/(1 + main + beta))
+    main, beta = float((x**2).sum()/len(x)/sp.lam), float(pair_effect or 0)
+    about = dict(lam=sp.lam, main_share=main/(1 + main + beta))
     return about if pair_effect is None else about | dict(pair_effect=beta)
 
 # %% ../../nbs/50_influence/01_regression.ipynb #cea9b66c
@@ -166,7 +181,7 @@ def ridge(masks,   # (m, K) bool
     need(choose in ('reml', 'loo'), f"choose must be 'reml' or 'loo', not {choose!r}")
     x, factor = z - z.mean(0), factor_of(z)
     sp, worth = spectrum(x, y, _covariates(z)), _columns_worth(y)
-    added, about = _prior_part(sp, pooled_lambda(sp), prior, y.shape[1])
+    added, about = _prior_part(sp, prior, y.shape[1])
     if prior is not None: sp, y = replace(sp, c=sp.c - sp.s[:, None]*(sp.v.T @ added)), y - x @ added
     lams = _lambdas(sp, worth) if choose == 'reml' else (np.array([loo_lambda(sp, x, y)]), np.ones(1))
     values, stderr = _averaged(sp, *lams, factor)
@@ -181,7 +196,7 @@ def _pooled_weight(a, c) -> tuple: # b, its standard error
     shared = np.linalg.norm((c - b*a) @ a.T)/np.sqrt(max(len(a) - 1, 1))
     return b, max(shared, np.sqrt(square))/square
 
-def _prior_part(sp, lam, prior, n):
+def _prior_part(sp, prior, n):
     "The prior mean of the effects (K, n) that the data support, and what was found about it."
     if prior is None: return 0., {}
     s = as_numbers(prior, 'prior').astype(np.float64)
@@ -189,7 +204,8 @@ def _prior_part(sp, lam, prior, n):
     need(s.ndim == 2 and len(s) == len(sp.v) and s.shape[1] in (1, n) and np.isfinite(s).all(),
          f'prior must be {len(sp.v)} finite numbers, or a column for each of the {n} targets, not {s.shape}')
     s = (s - s.mean(0))*(np.ptp(s, 0) > 1e-12*abs(s).max(0)) + np.zeros((1, n)) # equal numbers say nothing
-    white, noise = 1/np.sqrt(1 + sp.s**2/lam)[:, None], np.sqrt(_scale(sp, lam)/sp.n_free)[sp.varied]
+    noise = np.sqrt(_scale(sp, np.array([sp.lam]))[0]/sp.n_free)[sp.varied]
+    white = 1/np.sqrt(1 + sp.s**2/sp.lam)[:, None]
     b, error = _pooled_weight(*(white*x[:, sp.varied]/noise for x in (sp.s[:, None]*(sp.v.T @ s), sp.c)))
     share = max(0., float(1 - (2*error/b)**2)) if b else 0.
     return s*b*share, dict(prior_weight=float(b), prior_error=float(error), prior_share=share, prior_kept=share > 0)
@@ -229,10 +245,9 @@ def mixed(masks, outputs) -> Estimate:
     x, y, f = (_paired(a, pairs, single) for a in (z - .5, y, _covariates(z)))
     def fit(t):
         sp, extra = _weighted(x, y, f, len(pairs), np.exp(t) - .01)
-        lam = pooled_lambda(sp)
-        return _reml(sp, lam, sp.varied) + sp.varied.sum()*extra, sp, lam
+        return _reml(sp, np.array([sp.lam]))[0] + sp.varied.sum()*extra, sp
     best = _lowest(lambda t: fit(t)[0], np.log(.01), np.log(30), 9)
-    _, sp, _ = fit(best)
+    sp = fit(best)[1]
     lams = _lambdas(sp, _columns_worth(y))
     values, stderr = _averaged(sp, *lams, factor_of(z))
     about = _about(sp, z - z.mean(0), max(np.exp(best) - .01, 0))
