@@ -1934,6 +1934,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                        'transfer_influence/influence/regression.py'),
                                                          'transfer_influence.influence.regression._about': ( '50_influence/regression.html#_about',
                                                                                                              'transfer_influence/influence/regression.py'),
+                                                         'transfer_influence.influence.regression._all_paired': ( '50_influence/regression.html#_all_paired',
+                                                                                                                  'transfer_influence/influence/regression.py'),
                                                          'transfer_influence.influence.regression._averaged': ( '50_influence/regression.html#_averaged',
                                                                                                                 'transfer_influence/influence/regression.py'),
                                                          'transfer_influence.influence.regression._between': ( '50_influence/regression.html#_between',

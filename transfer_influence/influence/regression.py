@@ -8,7 +8,7 @@ __all__ = ['size_coefficient', 'factor_of', 'Spectrum', 'spectrum', 'pooled_lamb
 
 # %% ../../nbs/50_influence/01_regression.ipynb #1c31ff77
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.polynomial import Chebyshev
@@ -17,7 +17,7 @@ from numpy.polynomial import Chebyshev
 from ..basics.errors import need
 from ..basics.arrays import as_numbers
 from ..design.masks import find_pairs, shared_subsets, sizes_vary
-from .difference import Estimate, masks_and_outputs
+from .difference import SMALL, Estimate, masks_and_outputs
 
 # %% ../../nbs/50_influence/01_regression.ipynb #200fd574
 def size_coefficient(masks,   # (m, K) bool
@@ -132,7 +132,7 @@ def _between(g, weights, sp, least):
     "Shrinkings (k, r) whose squared estimates add up to the variance over the penalties; the smallest are left out."
     _, size, shape = np.linalg.svd(np.sqrt(weights)[:, None]*(g - weights @ g), full_matrices=False)
     parts = size[:, None]*shape # of each the variance summed over the classes, and what it is held against
-    return parts[((parts**2 @ sp.squares)[:, sp.varied] > 1e-9*least[sp.varied]).any(1)]
+    return parts[((parts**2 @ sp.squares)[:, sp.varied] > 1e-7*least[sp.varied]).any(1)]
 
 def _averaged(sp, lams, weights, factor):
     "Mean and deviation over the penalties: of estimates that are linear in their shrinkings."
@@ -141,8 +141,10 @@ def _averaged(sp, lams, weights, factor):
     left = np.maximum(1 - 1/K - v**2 @ (sp.s**2/d).T, 0)*weights/lams
     sigma2 = _scale(sp, lams)/sp.n_free
     square = left @ sigma2
-    for part in _between(g, weights, sp, left.sum(0) @ sigma2): square += (v @ (part[:, None]*sp.c))**2
-    return factor*(v @ ((weights @ g)[:, None]*sp.c)), factor*np.sqrt(square)
+    kind = np.float64 if v.size*sp.c.shape[1] < SMALL else np.float32 # of a small part of the variance
+    for part in _between(g, weights, sp, left.sum(0) @ sigma2):
+        square += (v.astype(kind) @ (part[:, None]*sp.c).astype(kind))**2
+    return v @ (factor*(weights @ g)[:, None]*sp.c), factor*np.sqrt(square)
 
 def _about(sp, x, pair_effect=None):
     "What the fit says of the variance of the outputs: the share of the classes, and of what pairs of models share."
@@ -235,6 +237,16 @@ def _weighted(x, y, f, n_pairs, beta):
     w = 1/np.sqrt(noise)[:, None]
     return spectrum(x*w, y*w, f*w), .5*np.log(noise).sum() + np.linalg.slogdet(np.linalg.qr(f*w)[1])[1]
 
+def _all_paired(x, y, f, h):
+    "`_weighted` for any beta where all models are in pairs: half-sums are no more than noise about their mean."
+    sp, sums = spectrum(x[:h], y[:h], f[:h, 1:]), y[h:] - y[h:].mean(0) # sizes differ within pairs alone
+    squares = _squares(sums); varied = sp.varied | (squares > 1e-18*_squares(y[h:]))
+    def weighted(beta):
+        found = replace(sp, rest=sp.rest + squares/(1 + 2*beta), varied=varied, n_free=len(x) - f.shape[1])
+        vars(found)['squares'] = sp.squares # computed once
+        return found, .5*(h - 1)*np.log1p(2*beta)
+    return weighted
+
 # %% ../../nbs/50_influence/01_regression.ipynb #005dd3c5
 def mixed(masks, outputs) -> Estimate:
     """Ridge regression with an effect of each complementary pair of models; both variances by REML pooled over targets.
@@ -243,8 +255,9 @@ def mixed(masks, outputs) -> Estimate:
     pairs = find_pairs(z); single = np.setdiff1d(np.arange(len(z)), pairs)
     if len(pairs) < 2: return ridge(z, y)
     x, y, f = (_paired(a, pairs, single) for a in (z - .5, y, _covariates(z)))
+    weighted = partial(_weighted, x, y, f, len(pairs)) if len(single) else _all_paired(x, y, f, len(pairs))
     def fit(t):
-        sp, extra = _weighted(x, y, f, len(pairs), np.exp(t) - .01)
+        sp, extra = weighted(np.exp(t) - .01)
         return _reml(sp, np.array([sp.lam]))[0] + sp.varied.sum()*extra, sp
     best = _lowest(lambda t: fit(t)[0], np.log(.01), np.log(30), 9)
     sp = fit(best)[1]
