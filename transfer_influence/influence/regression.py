@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['size_coefficient', 'factor_of', 'Spectrum', 'spectrum', 'pooled_lambda', 'one_per_subset', 'ridge', 'loo_lambda',
-           'mixed', 'lasso']
+           'mixed', 'variance_about', 'lasso']
 
 # %% ../../nbs/50_influence/01_regression.ipynb #1c31ff77
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from functools import cached_property, partial
 
 import numpy as np
 from numpy.polynomial import Chebyshev
+from scipy.linalg import solve_triangular
 
 # %% ../../nbs/50_influence/01_regression.ipynb #8da71f77
 from ..basics.errors import need
@@ -152,6 +153,19 @@ def _about(sp, x, pair_effect=None):
     about = dict(lam=sp.lam, main_share=main/(1 + main + beta))
     return about if pair_effect is None else about | dict(pair_effect=beta)
 
+# %% ../../nbs/50_influence/01_regression.ipynb #4eab3df2
+def _left_out(sp, u, y, rows):
+    "Minus the log likelihood without some rows, as a function of the log penalty: from residuals of all, and leverages."
+    u, q, y = u[rows], sp.q[rows], y[rows]; eye = np.eye(len(u)) - q @ q.T
+    def f(t):
+        d, lam = 1/(1 + np.exp(t)/sp.s**2), np.exp(t)
+        part = u*np.sqrt(d); low = np.linalg.cholesky(eye - part @ part.T)
+        gone = solve_triangular(low, y - u @ (d[:, None]*sp.c), lower=True, check_finite=False)
+        scale = (_scale(sp, np.array([lam]))[0] - _squares(gone))[sp.varied]
+        bends = np.log1p(sp.s**2/lam).sum() + 2*np.log(np.diag(low)).sum()
+        return .5*((sp.n_free - len(u))*np.log(scale).sum() + len(scale)*bends)
+    return f
+
 # %% ../../nbs/50_influence/01_regression.ipynb #cea9b66c
 def one_per_subset(z, y) -> tuple: # (subsets, K) bool, (subsets, n)
     "Masks and outputs, averaged over the models of a subset where models share subsets (`shared_subsets`)."
@@ -248,12 +262,9 @@ def _all_paired(x, y, f, h):
     return weighted
 
 # %% ../../nbs/50_influence/01_regression.ipynb #005dd3c5
-def mixed(masks, outputs) -> Estimate:
-    """Ridge regression with an effect of each complementary pair of models; both variances by REML pooled over targets.
-    Without pairs it is `ridge`. Values and posterior deviations are (K, n). Raises `InputError` for equal masks."""
-    z, y = _checked(masks, outputs)
-    pairs = find_pairs(z); single = np.setdiff1d(np.arange(len(z)), pairs)
-    if len(pairs) < 2: return ridge(z, y)
+def _fit_pairs(z, y): # a `Spectrum`, what was found, outputs of which it was made
+    pairs = find_pairs(z); single = np.setdiff1d(np.arange(len(z)), pairs); around = z - z.mean(0)
+    if len(pairs) < 2: sp = spectrum(around, y, _covariates(z)); return sp, _about(sp, around), y
     x, y, f = (_paired(a, pairs, single) for a in (z - .5, y, _covariates(z)))
     weighted = partial(_weighted, x, y, f, len(pairs)) if len(single) else _all_paired(x, y, f, len(pairs))
     def fit(t):
@@ -261,10 +272,18 @@ def mixed(masks, outputs) -> Estimate:
         return _reml(sp, np.array([sp.lam]))[0] + sp.varied.sum()*extra, sp
     best = _lowest(lambda t: fit(t)[0], np.log(.01), np.log(30), 9)
     sp = fit(best)[1]
-    lams = _lambdas(sp, _columns_worth(y))
-    values, stderr = _averaged(sp, *lams, factor_of(z))
-    about = _about(sp, z - z.mean(0), max(np.exp(best) - .01, 0))
+    return sp, _about(sp, around, max(np.exp(best) - .01, 0)), y
+
+def mixed(masks, outputs) -> Estimate:
+    """Ridge regression with an effect of each complementary pair of models; both variances by REML pooled over targets.
+    Without pairs it is `ridge`. Values and posterior deviations are (K, n). Raises `InputError` for equal masks."""
+    z, y = _checked(masks, outputs); sp, about, y = _fit_pairs(z, y)
+    values, stderr = _averaged(sp, *_lambdas(sp, _columns_worth(y)), factor_of(z))
     return Estimate(values, stderr, np.full_like(values, np.inf), about)
+
+def variance_about(masks, outputs) -> dict: # main_share, lam and, where models are in pairs, pair_effect
+    "What `mixed` finds of the variances, without its estimates."
+    return _fit_pairs(*_checked(masks, outputs))[1]
 
 # %% ../../nbs/50_influence/01_regression.ipynb #e07237a0
 def lasso(masks,   # (m, K) bool
