@@ -16,7 +16,7 @@ from ..basics.display import Shown
 from ..design.masks import whole_seed
 from ..records.predictions import Predictions
 from .methods import InfluenceRegressor
-from .reliability import class_outputs, of_models, shares
+from .reliability import class_outputs, _rows, shares
 
 # %% ../../nbs/50_influence/09_lds.ipynb #e3d9dc70
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def lds(p:Predictions,
     aside = rng.permutation(p.n_models)[:round(share*p.n_models)]
     need(0 < share < 1, f'share must lie between 0 and 1, not {share}')
     need(len(aside) >= 10, f'{len(aside)} models would be kept aside; 10 are needed: more models, or a larger share')
-    kept = of_models(p, np.setdiff1d(np.arange(p.n_models), aside)); held = of_models(p, aside)
+    kept = _rows(p, np.setdiff1d(np.arange(p.n_models), aside)); held = _rows(p, aside)
     guess = InfluenceRegressor(method).fit(kept.masks, kept.output()[1]).predict(held.masks)
     score = _rank_correlations(guess, held.output()[1]).mean()
     again = [rng.integers(0, len(aside), len(aside)) for _ in range(200)]

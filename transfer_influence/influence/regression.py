@@ -96,12 +96,15 @@ def _lowest(f, low, high, steps=25):
     return found.x if found.fun < at[k] else grid[k]
 
 def _lowest_of_many(f, low, high, steps=25):
-    "`_lowest` of a function of arrays; its best part is as good as a polynomial, whose slope says where."
+    "`_lowest` of a function of arrays."
     grid = np.linspace(low, high, steps); k = int(np.argmin(f(grid)))
-    ends = grid[max(k - 1, 0)], grid[min(k + 1, steps - 1)]
-    near = Chebyshev.interpolate(f, 18, ends); flat = near.deriv().roots()
-    flat = flat.real[(abs(flat.imag) < 1e-9) & (ends[0] < flat.real) & (flat.real < ends[1])]
-    return min([grid[k], *flat], key=near)
+    return _lowest_between(f, grid[max(k - 1, 0)], grid[min(k + 1, steps - 1)], 18)
+
+def _lowest_between(f, low, high, degree):
+    "Where a smooth function of arrays is lowest: it is as good as a polynomial, whose slope says where."
+    near = Chebyshev.interpolate(f, degree, (low, high)); flat = near.deriv().roots()
+    flat = flat.real[(abs(flat.imag) < 1e-9) & (low < flat.real) & (flat.real < high)]
+    return min([low, high, *flat], key=near)
 
 def pooled_lambda(sp:Spectrum) -> float:
     "Noise variance over effect variance, by REML pooled over all targets that are not constant."
@@ -122,8 +125,7 @@ def _lambdas(sp, worth) -> tuple: # (points,) penalties, their weights
     "Points around the likeliest, far enough down for the prior on B to have its say where all is noise."
     n = sp.varied.sum()
     if not n or not len(sp.s): return np.array([1e12]), np.ones(1)
-    lam = sp.lam*np.exp(np.arange(-14, 8.1, .5))
-    B = lam/(lam + (sp.s**2).mean())
+    lam = sp.lam*np.exp(np.arange(-14, 8.1, .5)); B = lam/(lam + (sp.s**2).mean())
     log = -_reml(sp, lam)*min(worth, n)/n + np.log(B*(1 - B))
     w = np.exp(log - log.max()); keep = w > .01
     return lam[keep], w[keep]/w[keep].sum()
@@ -155,10 +157,10 @@ def _about(sp, x, pair_effect=None):
 
 # %% ../../nbs/50_influence/01_regression.ipynb #4eab3df2
 def _left_out(sp, u, y, rows):
-    "Minus the log likelihood without some rows, as a function of the log penalty: from residuals of all, and leverages."
+    "Minus the log likelihood without some rows, as a function of the penalty: from residuals of all, and leverages."
     u, q, y = u[rows], sp.q[rows], y[rows]; eye = np.eye(len(u)) - q @ q.T
-    def f(t):
-        d, lam = 1/(1 + np.exp(t)/sp.s**2), np.exp(t)
+    def f(lam):
+        d = 1/(1 + lam/sp.s**2)
         part = u*np.sqrt(d); low = np.linalg.cholesky(eye - part @ part.T)
         gone = solve_triangular(low, y - u @ (d[:, None]*sp.c), lower=True, check_finite=False)
         scale = (_scale(sp, np.array([lam]))[0] - _squares(gone))[sp.varied]
