@@ -17,10 +17,10 @@ from scipy.special import stdtrit
 from ..basics.errors import need
 from ..basics.display import Shown
 from ..design.masks import column_correlations, find_pairs, find_repeats, shared_subsets, whole_seed
+from ..design.spectrum import left_out, lowest, lowest_between, spectrum
 from ..records.predictions import Predictions
 from .difference import SMALL, Estimate, spread_and_noise
-from .regression import (
-    one_per_subset, spectrum, variance_about, _about, _checked, _covariates, _left_out, _lowest, _lowest_between)
+from .regression import one_per_subset, variance_about, _about, _checked, _covariates
 from .methods import dim
 from .result import class_influence, output_to_explain
 
@@ -268,8 +268,8 @@ def _lam_near(f, start, scale):
     "The penalty, near one or else any, at which `f` is lowest; sought by the logarithm of the share of noise."
     at = np.vectorize(lambda x: f(scale/np.expm1(x)), [float])
     low, x, high = np.log1p(np.array([np.exp(-12), scale/start, np.exp(12)])); ends = max(x - .5, low), min(x + .5, high)
-    x = _lowest_between(at, *ends, 8)
-    if x in ends and x > low: x = _lowest(at, low, high)
+    x = lowest_between(at, *ends, 8)
+    if x in ends and x > low: x = lowest(at, low, high)
     return scale/np.expm1(x)
 
 def _one_fit_will_do(z, y, group):
@@ -286,7 +286,7 @@ def _shares_with_errors(p):
     if not _one_fit_will_do(z, y, group): return (x.tolist() for x in jackknife(p, shares, groups=10)[:2])
     y, x = _checked(z, y)[1], z - z.mean(0); sp = spectrum(x, y, _covariates(z))
     x, y = x - sp.q @ (sp.q.T @ x), y - sp.q @ (sp.q.T @ y); u = x @ (sp.v/sp.s)
-    lams = np.array([_lam_near(_left_out(sp, u, y, group == g), sp.lam, (sp.s**2).mean()) for g in range(G)])
+    lams = np.array([_lam_near(left_out(sp, u, y, group == g), sp.lam, (sp.s**2).mean()) for g in range(G)])
     spread = np.array([(k*(1 - k)).sum() for k in (z[group != g].mean(0) for g in range(G))])
     return (_about(sp, z - z.mean(0))['main_share'], 0.), (float(_error(spread/(lams + spread))), 0.)
 
