@@ -6,7 +6,7 @@
 __all__ = ['size_coefficient', 'factor_of', 'one_per_subset', 'ridge', 'loo_lambda', 'mixed', 'variance_about', 'lasso']
 
 # %% ../../nbs/50_influence/01_regression.ipynb #1c31ff77
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +15,8 @@ import numpy as np
 from ..basics.errors import need
 from ..basics.arrays import as_numbers
 from ..design.masks import find_pairs, shared_subsets, sizes_vary
-from ..design.spectrum import Spectrum, lowest, reml, scale, spectrum, squares_of
+from ..design.spectrum import (
+    Spectrum, directions, lowest, lowest_of_many, reml, scale, spectrum, squares_of)
 from .difference import SMALL, Estimate, masks_and_outputs
 
 # %% ../../nbs/50_influence/01_regression.ipynb #200fd574
@@ -160,35 +161,73 @@ def _paired(a, pairs, single):
     first, second = a[pairs[:, 0]], a[pairs[:, 1]]
     return np.concatenate([(first - second)/2**.5, (first + second)/2**.5, a[single]])
 
-def _weighted(x, y, f, n_pairs, beta):
+def _weighted(x, y, f, h, beta):
     "Rows divided by their noise: half-sums carry the pair's effect twice, singles once."
-    n_single = len(x) - 2*n_pairs
-    noise = np.concatenate([np.ones(n_pairs), np.full(n_pairs, 1 + 2*beta), np.full(n_single, 1 + beta)])
-    w = 1/np.sqrt(noise)[:, None]
-    return spectrum(x*w, y*w, f*w), .5*np.log(noise).sum() + np.linalg.slogdet(np.linalg.qr(f*w)[1])[1]
+    w = 1/np.sqrt(np.repeat([1, 1 + 2*beta, 1 + beta], [h, h, len(x) - 2*h]))[:, None]
+    return spectrum(x*w, y*w, f*w)
 
-def _all_paired(x, y, f, h):
-    "`_weighted` for any beta where all models are in pairs: half-sums are no more than noise about their mean."
+def _beta(t): return max(np.exp(t) - .01, 0)
+
+def _all_paired(x, y, f, h): # beta, a `Spectrum`
+    "Where all models are in pairs, half-sums are no more than noise about their mean."
     sp, sums = spectrum(x[:h], y[:h], f[:h, 1:]), y[h:] - y[h:].mean(0) # sizes differ within pairs alone
     squares = squares_of(sums); varied = sp.varied | (squares > 1e-18*squares_of(y[h:]))
-    def weighted(beta):
-        found = replace(sp, rest=sp.rest + squares/(1 + 2*beta), varied=varied, n_free=len(x) - f.shape[1])
+    def weighted(t):
+        found = replace(sp, rest=sp.rest + squares/(1 + 2*_beta(t)), varied=varied, n_free=len(x) - f.shape[1])
         vars(found)['squares'] = sp.squares # computed once
-        return found, .5*(h - 1)*np.log1p(2*beta)
-    return weighted
+        return found
+    def minus_log(t):
+        sp = weighted(t); return reml(sp, np.array([sp.lam]))[0] + varied.sum()*.5*(h - 1)*np.log1p(2*_beta(t))
+    t = lowest(minus_log, np.log(.01), np.log(30), 9)
+    return _beta(t), weighted(t)
+
+# %% ../../nbs/50_influence/01_regression.ipynb #334c1740
+def _sums(a, q, weights): # of products of weighted rows: covariates (q, q), with the outputs (q, n), squares (n,)
+    f = a[:, :q]*weights[:, None]
+    return f.T @ a[:, :q], f.T @ a[:, q:], weights @ a[:, q:]**2
+
+def _minus_log(parts, bends, m):
+    "Minus the log likelihood from the parts of `_sums`."
+    ff, fy, yy = (sum(p) for p in zip(*parts)); q, n = fy.shape
+    return .5*((m - q)*np.log(yy - (fy*np.linalg.solve(ff, fy)).sum(0)).sum() + n*(bends + np.linalg.slogdet(ff)[1]))
+
+def _given_the_larger(x, a, q, large, small):
+    "A function of the penalty: the parts of `_sums` of the larger rows; what they leave of the smaller ones; bends."
+    u, v, s = directions(x[large])
+    if v is None: v = x[large].T @ u/s
+    c, own, t = v.T @ (x[large].T @ a[large])/s[:, None], _sums(a[large], q, np.ones(len(a[large]))), x[small] @ v
+    beside, squares = x[small] @ x[small].T - t @ t.T, 1.*s**2
+    def at(lam):
+        d = 1/(squares + lam); e, vectors = np.linalg.eigh(t*d @ t.T + beside/lam)
+        parts = [o - p for o, p in zip(own, _sums(c, q, squares*d))]
+        return parts, vectors.T @ (a[small] - t @ ((s*d)[:, None]*c)), np.maximum(e, 0), np.log1p(squares/lam).sum()
+    return at, np.log(squares.mean())
+
+def _some_single(x, y, f, h): # beta, a `Spectrum`
+    m, q, fewer = len(x), f.shape[1], len(x) - 2*h < h # singles than pairs
+    a = np.concatenate([f, y[:, squares_of(y) > 0]], 1)
+    blocks = slice(0, h), slice(2*h, m); large, small = blocks if fewer else blocks[::-1]
+    at, middle = _given_the_larger(x, a, q, large, small)
+    def best(lam): # t and the lowest at it
+        own, left, e, bends = at(lam)
+        def minus_log(t):
+            noise = np.array([1, 1 + 2*_beta(t), 1 + _beta(t)]); one, sums, other = noise/noise[0 if fewer else 2]
+            e_all = e + (other if fewer else one)
+            parts = own, _sums(left, q, 1/e_all), _sums(a[h:2*h], q, np.full(h, 1/sums))
+            return _minus_log(parts, bends + np.log(e_all).sum() + h*np.log(sums), m)
+        many = np.vectorize(minus_log, [float]); t = lowest_of_many(many, np.log(.01), np.log(30), 9)
+        return t, minus_log(t)
+    lam = lowest(lambda l: best(np.exp(l))[1], middle - 12, middle + 12) # it may bend sharply where beta becomes 0
+    beta = _beta(best(np.exp(lam))[0])
+    return beta, _weighted(x, y, f, h, beta)
 
 # %% ../../nbs/50_influence/01_regression.ipynb #005dd3c5
 def _fit_pairs(z, y): # a `Spectrum`, what was found, outputs of which it was made
     pairs = find_pairs(z); single = np.setdiff1d(np.arange(len(z)), pairs); around = z - z.mean(0)
     if len(pairs) < 2: sp = spectrum(around, y, _covariates(z)); return sp, _about(sp, around), y
     x, y, f = (_paired(a, pairs, single) for a in (z - .5, y, _covariates(z)))
-    weighted = partial(_weighted, x, y, f, len(pairs)) if len(single) else _all_paired(x, y, f, len(pairs))
-    def fit(t):
-        sp, extra = weighted(np.exp(t) - .01)
-        return reml(sp, np.array([sp.lam]))[0] + sp.varied.sum()*extra, sp
-    best = lowest(lambda t: fit(t)[0], np.log(.01), np.log(30), 9)
-    sp = fit(best)[1]
-    return sp, _about(sp, around, max(np.exp(best) - .01, 0)), y
+    beta, sp = (_some_single if len(single) else _all_paired)(x, y, f, len(pairs))
+    return sp, _about(sp, around, beta), y
 
 def mixed(masks, outputs) -> Estimate:
     """Ridge regression with an effect of each complementary pair of models; both variances by REML pooled over targets.
