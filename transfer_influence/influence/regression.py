@@ -168,6 +168,7 @@ def _weighted(x, y, f, h, beta):
 
 def _beta(t): return max(np.exp(t) - .01, 0)
 
+# %% ../../nbs/50_influence/01_regression.ipynb #89e3e45c
 def _all_paired(x, y, f, h): # beta, a `Spectrum`
     "Where all models are in pairs, half-sums are no more than noise about their mean."
     sp, sums = spectrum(x[:h], y[:h], f[:h, 1:]), y[h:] - y[h:].mean(0) # sizes differ within pairs alone
@@ -203,6 +204,7 @@ def _given_the_larger(x, a, q, large, small):
         return parts, vectors.T @ (a[small] - t @ ((s*d)[:, None]*c)), np.maximum(e, 0), np.log1p(squares/lam).sum()
     return at, np.log(squares.mean())
 
+# %% ../../nbs/50_influence/01_regression.ipynb #0fd02f82
 def _some_single(x, y, f, h): # beta, a `Spectrum`
     m, q, fewer = len(x), f.shape[1], len(x) - 2*h < h # singles than pairs
     a = np.concatenate([f, y[:, squares_of(y) > 0]], 1)
@@ -253,6 +255,8 @@ def lasso(masks,   # (m, K) bool
     q = np.linalg.qr(_covariates(z))[0]
     x, y = z - z.mean(0), y - q @ (q.T @ y)
     x = x - q @ (q.T @ x)
-    fits = [LassoCV(cv=folds, alphas=50).fit(x, c).coef_ if c.any() else np.zeros(x.shape[1]) for c in y.T]
+    x, gram = np.asfortranarray(x), x.shape[1] <= 2*len(x) # quicker with the square of x, unless that is far larger
+    one = LassoCV(cv=folds, alphas=50, precompute=gram)
+    fits = [one.fit(x, c).coef_ if c.any() else np.zeros(x.shape[1]) for c in y.T]
     values = factor_of(z)*np.stack(fits, 1); none = np.full_like(values, np.nan)
     return Estimate(values - values.mean(0), none, none)

@@ -68,6 +68,7 @@ def class_outputs(p:Predictions, output:str=None) -> Predictions:
     z, y = one_per_subset(p.masks, y)
     return replace(p, masks=z, outputs={name: y})
 
+# %% ../../nbs/50_influence/06_reliability.ipynb #eda16367
 def _table(p): return class_influence(p, missing='mask').values
 
 def _subset_numbers(masks): # (m,) a number for each model's subset
@@ -267,8 +268,8 @@ def _seed_share(y, same):
 def _lam_near(f, start, scale):
     "The penalty, near one or else any, at which `f` is lowest; sought by the logarithm of the share of noise."
     at = np.vectorize(lambda x: f(scale/np.expm1(x)), [float])
-    low, x, high = np.log1p(np.array([np.exp(-12), scale/start, np.exp(12)])); ends = max(x - .5, low), min(x + .5, high)
-    x = lowest_between(at, *ends, 8)
+    low, x, high = np.log1p(np.array([np.exp(-12), scale/start, np.exp(12)]))
+    ends = max(x - .5, low), min(x + .5, high); x = lowest_between(at, *ends, 8)
     if x in ends and x > low: x = lowest(at, low, high)
     return scale/np.expm1(x)
 
