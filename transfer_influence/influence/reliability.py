@@ -135,6 +135,7 @@ def _signal(s, total, half):
     spread, noise = (x.mean() for x in spread_and_noise(Estimate(values, np.sqrt(square), None)))
     return float(spread/noise - 1) if noise > 0 else 0.
 
+# %% ../../nbs/50_influence/06_reliability.ipynb #03fa6272
 def signal_jackknife(p:Predictions, groups:int=20, seed:int=0) -> tuple: # value, standard error, degrees of freedom
     "`jackknife` of `signal_to_noise`."
     (G, group), numbers, pairs, z = _groups(p, groups, seed), _subset_numbers(p.masks), find_pairs(p.masks), 1.*p.masks
