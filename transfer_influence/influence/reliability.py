@@ -148,8 +148,7 @@ def signal_jackknife(p:Predictions, groups:int=20, seed:int=0) -> tuple: # value
 
 def _around(reliability, p, level=.9):
     "An interval for a reliability: the jackknife's, on the scale of the signal-to-noise ratio."
-    q, error, dof = signal_jackknife(p)
-    middle = reliability/max(1 - reliability, 1e-9)
+    (_, error, dof), middle = signal_jackknife(p), reliability/max(1 - reliability, 1e-9)
     ends = np.maximum(middle + np.array([-1, 1])*stdtrit(dof, .5 + level/2)*error, -.5)
     return tuple(float(x) for x in ends/(1 + ends))
 
@@ -161,6 +160,12 @@ def correlation(a:np.ndarray, b:np.ndarray) -> float:
     ok = ~(np.isnan(a) | np.isnan(b)); a, b = a[ok], b[ok]
     return float(np.corrcoef(a, b)[0, 1]) if len(a) > 1 and a.std() > 0 and b.std() > 0 else 0.
 
+def is_orthogonal(masks) -> bool:
+    "Are the columns of the masks much less correlated than by chance, as in a Hadamard design?"
+    r = column_correlations(masks)
+    return len(r) > 1 and bool(len(masks)*(r**2).mean() < .5)
+
+# %% ../../nbs/50_influence/06_reliability.ipynb #dc94819f
 def _halves(units, numbers, rng):
     "Which models are in the first half and in the second, drawn by their units."
     for _ in range(20): # a half in which all models saw the same is no half
@@ -169,13 +174,13 @@ def _halves(units, numbers, rng):
         if all((numbers[h] != numbers[h][0]).any() for h in (first, ~first) if h.any()): break
     return first, ~first
 
-def _half_tables(p, halves, numbers, z):
+def _half_tables(p, halves, numbers, z, s=None): # s: sums over the models of both, where they are known
     "The tables of two halves, from one product with the masks `z`."
     y = p.output()[1]
     if not all(_all_own(numbers[h]) and np.ptp(y[h], 0).any() for h in halves):
         return tuple(_table(_rows(p, h)) for h in halves)
-    y = _with_ones(y).astype(z.dtype); first = y*halves[0][:, None]
-    s, part = np.split(z.T @ np.concatenate([y, first], 1), 2, 1); total, of_first = y.sum(0), first.sum(0)
+    y = _with_ones(y).astype(z.dtype); first = y*halves[0][:, None]; total, of_first = y.sum(0), first.sum(0)
+    s, part = np.split(z.T @ np.concatenate([y, first], 1), 2, 1) if s is None else (s, z.T @ first)
     return _of_sums(part, of_first), _of_sums(s - part, total - of_first)
 
 def _shuffled_tables(p, units, numbers, z, rng):
@@ -184,11 +189,6 @@ def _shuffled_tables(p, units, numbers, z, rng):
     if units.max() + 1 < p.n_models: units = _units(replace(p, masks=p.masks[order]))
     halves = [h[back] for h in _halves(units, numbers[order], rng)]
     return _half_tables(replace(p, outputs={k: y[back] for k, y in p.outputs.items()}), halves, numbers, z)
-
-def is_orthogonal(masks) -> bool:
-    "Are the columns of the masks much less correlated than by chance, as in a Hadamard design?"
-    r = column_correlations(masks)
-    return len(r) > 1 and bool(len(masks)*(r**2).mean() < .5)
 
 # %% ../../nbs/50_influence/06_reliability.ipynb #7b9e5de8
 def split_half(p:Predictions,
@@ -202,7 +202,8 @@ def split_half(p:Predictions,
     need(p.n_models >= 8, f'splitting in halves needs at least 8 models with subsets of their own, not '
          f'{p.n_models}; train more')
     units, numbers, z = _units(p), _subset_numbers(p.masks), _as_factor(p)
-    pairs = [_half_tables(p, _halves(units, numbers, rng), numbers, z) for _ in range(splits)]
+    s = z.T @ _with_ones(p.output()[1]).astype(z.dtype)
+    pairs = [_half_tables(p, _halves(units, numbers, rng), numbers, z, s) for _ in range(splits)]
     r = np.array([correlation(a, b) for a, b in pairs])
     shuffled = [correlation(*_shuffled_tables(p, units, numbers, z, rng)) for _ in range(splits)]
     low, high = _around(spearman_brown(r.mean()), p)
