@@ -92,7 +92,8 @@ def test_methods(tmp_path):
         import numpy as np, sys
         from transfer_influence.records.predictions import load_predictions
         from transfer_influence.influence.result import class_influence
-        from transfer_influence.influence.reliability import lds, split_half, variance_report
+        from transfer_influence.influence.lds import lds
+        from transfer_influence.influence.reliability import split_half, variance_report
         from transfer_influence.influence.planning import expected_gain, plan_models
         p = load_predictions(sys.argv[1])
         for m in ('dim', 'ridge', 'mixed', 'lasso'): print(class_influence(p, method=m).mean())

@@ -119,3 +119,40 @@ def test_no_note_of_numpy_on_tiny_runs(m, how, tmp_path):
         repr(mean), mean._repr_html_(), r.top(), tried(lambda: r.qvalues), tried(r.ci), r.to_dataframe()
         r.save_csv(tmp_path/'t.csv'); r.save(tmp_path/'t.npz'); tried(class_table, mean, by_class); tried(plot_heatmap, by_class)
         plt.close('all')
+
+
+def least_seconds(f, times=3): # CPU-seconds
+    def once(): start = process_time(); f(); return process_time() - start
+    return min(once() for _ in range(times))
+
+def test_large_tables_in_few_products():
+    "Reliability, null, plan and variance of a large table in products of its masks and outputs; ridge in its decomposition."
+    import transfer_influence as ti
+    rng = np.random.default_rng(0); masks = rng.random((1000, 1000)) < .5; y = rng.random((1000, 2000)).astype(np.float32)
+    product = least_seconds(lambda: masks.T.astype(np.float32) @ y)
+    for classes in (1, 50):
+        p = from_arrays(masks, y, labels=np.arange(2000) % classes)
+        for f, most in ((ti.split_half, 10), (ti.null_band, 3), (ti.plan_models, 3), (ti.variance_report, 20)):
+            assert least_seconds(lambda: f(p)) < most*product, (f.__name__, classes)
+    square, wide = masks.T.astype(float) @ masks, masks.T.astype(float)
+    bar = 2*least_seconds(lambda: (np.linalg.eigh(square), wide @ y, wide @ y))
+    assert least_seconds(lambda: class_influence(p, method='ridge')) < bar
+
+
+@pytest.mark.parametrize('keep', [slice(None), slice(0, 190), slice(0, 110)])
+def test_pairs_in_time(keep):
+    "Shares of a fleet in pairs, whole or not, need one decomposition for each fit, not one for each strength of the pairs."
+    import transfer_influence as ti
+    rng = np.random.default_rng(0); half = rng.random((300, 300)) < .5; masks = np.concatenate([half, ~half])
+    order = rng.permutation(600)[:600 - (keep.stop or 0)]; p = from_arrays(masks[order], rng.normal(size=(len(order), 5)), labels=range(5))
+    one = least_seconds(lambda: np.linalg.eigh(masks[order].T.astype(float) @ masks[order]))
+    assert least_seconds(lambda: ti.variance_report(p), 1) < 250*one # 11 fits; it was some 30 decompositions for each
+
+
+def test_a_half_that_shares_subsets():
+    "Sums stand for an estimate only where about every model has a subset of its own."
+    from transfer_influence.influence.reliability import _all_own, _subset_numbers, null_band, split_half
+    rng = np.random.default_rng(0); few = rng.random((4, 6)) < .5; masks = few[rng.integers(0, 4, 60)] # 4 subsets
+    p = from_arrays(rng.random((60, 6)) < .5, rng.normal(size=(60, 2)), labels=range(2))
+    assert not _all_own(_subset_numbers(masks)) and _all_own(_subset_numbers(rng.random((60, 30)) < .5))
+    assert np.isfinite(split_half(p).r) and null_band(p).shape == (20, 6, 2)

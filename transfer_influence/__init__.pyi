@@ -17,8 +17,9 @@ from .influence.result import (
     InfluenceResult as InfluenceResult, class_influence as class_influence)
 from .influence.table_files import load_influence as load_influence, save_influence as save_influence
 from .influence.reliability import (
-    lds as lds, null_band as null_band, split_half as split_half, variance_report as variance_report)
+    null_band as null_band, split_half as split_half, variance_report as variance_report)
 from .influence.planning import expected_gain as expected_gain, plan_models as plan_models
+from .influence.lds import lds as lds
 from .analysis.curve import load_curves as load_curves
 from .analysis.removal import curve_cost as curve_cost, removal_curve as removal_curve
 from .analysis.budget_curve import (

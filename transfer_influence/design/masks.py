@@ -252,9 +252,9 @@ def find_repeats(masks) -> np.ndarray: # (pairs, 2) numbers of models with the s
 
 def shared_subsets(masks) -> np.ndarray: # (m,) number of each model's subset; None where they share none to speak of
     "Which models were trained on one and the same subset, where there are far more of them than by chance."
-    z = np.asarray(masks, bool); m = len(z)
-    of = np.unique(np.packbits(z, axis=1), axis=0, return_inverse=True)[1].reshape(-1); count = np.bincount(of)
-    if len(count) > .9*m: return None
+    z = np.asarray(masks, bool); m, rows = len(z), np.packbits(z, axis=1)
+    if len(set(map(bytes, rows))) > .9*m: return None
+    of = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1); count = np.bincount(of)
     z = z[:, np.unique(np.packbits(z, axis=0), axis=1, return_index=True)[1]] # always together: one class
     (sizes, n), p = np.unique(z.sum(1), return_counts=True), z.mean(0)
     by_size = (n*(n - 1)/2/comb(z.shape[1], sizes)).sum() # pairs, if subsets of a size are equally likely
@@ -263,8 +263,11 @@ def shared_subsets(masks) -> np.ndarray: # (m,) number of each model's subset; N
 
 def column_correlations(masks) -> np.ndarray: # of all pairs of columns that are not constant
     "How far two classes keep company."
-    z = np.asarray(masks, float); z = z[:, z.std(0) > 0]
-    return np.corrcoef(z.T)[np.triu_indices(z.shape[1], 1)] if z.shape[1] > 1 else np.zeros(0)
+    z = np.asarray(masks, bool); z = z[:, z.any(0) & ~z.all(0)].astype(np.float32)
+    m, n, both = len(z), z.sum(0, dtype=np.float64), z.T @ z # counts of models, exact in float32
+    sd = np.sqrt(n*(m - n)/m)
+    rows = [(both[k, k + 1:] - n[k]/m*n[k + 1:])/(sd[k]*sd[k + 1:]) for k in range(len(n))]
+    return np.clip(np.concatenate([*rows, np.zeros(0)]), -1, 1)
 
 # %% ../../nbs/20_design/01_masks.ipynb #603e586d
 @dataclass(frozen=True)

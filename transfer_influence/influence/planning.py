@@ -18,7 +18,7 @@ from ..records.predictions import Predictions
 from .difference import spread_and_noise
 from .lookup import position
 from .result import InfluenceResult, _with_errors, kind_of_q
-from .reliability import class_outputs, is_orthogonal, jackknife, signal_to_noise
+from .reliability import class_outputs, is_orthogonal, signal_jackknife
 
 # %% ../../nbs/50_influence/07_planning.ipynb #a43a7742
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def plan_models(pilot:Predictions,
     need(isinstance(pilot, Predictions), f'plan_models needs Predictions, not {type(pilot).__name__}')
     need(0 < reliability < 1, f'reliability must lie between 0 and 1, not {reliability}')
     need(pilot.n_models >= 20, f'a pilot of {pilot.n_models} models is too small to plan from; train at least 20')
-    return FleetPlan(pilot.n_models, *jackknife(class_outputs(pilot, output), signal_to_noise), reliability,
+    return FleetPlan(pilot.n_models, *signal_jackknife(class_outputs(pilot, output)), reliability,
                 is_orthogonal(pilot.masks))
 
 # %% ../../nbs/50_influence/07_planning.ipynb #a809b301
