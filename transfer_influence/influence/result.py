@@ -21,7 +21,7 @@ from ..basics.places import file_to_write
 from ..basics.display import Shown, long_columns, save_long
 from ..records.predictions import Predictions
 from .difference import Estimate, average_columns
-from .tails import interval, p_values, q_values, sign_q_values
+from .tails import interval, p_values, q_of_table
 from .methods import ABOUT_ERRORS, estimate_from_zero
 from .lookup import Lookup, Named, Numbered, position
 
@@ -227,7 +227,7 @@ def kind_of_q(result) -> str:
 
 def _q(result): # computed once, not copied
     e = result._estimate
-    return result._kept('_q', lambda: sign_q_values(e) if kind_of_q(result) == 's' else q_values(p_values(e)))
+    return result._kept('_q', lambda: q_of_table(e, kind_of_q(result) == 's'))
 
 def q_or_nan(result) -> np.ndarray: # (K, n)
     "`qvalues`, or NaN for a method without errors."
