@@ -1810,6 +1810,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                         'transfer_influence/influence/difference.py'),
                                                          'transfer_influence.influence.difference.ColumnSums.fill': ( '50_influence/difference.html#columnsums.fill',
                                                                                                                       'transfer_influence/influence/difference.py'),
+                                                         'transfer_influence.influence.difference.ColumnSums.room': ( '50_influence/difference.html#columnsums.room',
+                                                                                                                      'transfer_influence/influence/difference.py'),
                                                          'transfer_influence.influence.difference.ColumnSums.sums': ( '50_influence/difference.html#columnsums.sums',
                                                                                                                       'transfer_influence/influence/difference.py'),
                                                          'transfer_influence.influence.difference.Estimate': ( '50_influence/difference.html#estimate',

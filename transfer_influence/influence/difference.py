@@ -55,12 +55,12 @@ def _centre(y):
     centre[same] = y[0, same]
     return centre
 
-def _deviations(y, dtype) -> tuple: # (m, b) numbers
+def _deviations(y, dtype, room) -> tuple: # (m, b) numbers, and what makes arrays
     "(m, 2b) outputs less their mean, and the squares of that; are they whole numbers?"
     y = y if y.dtype.kind == 'f' else y.astype(np.float64); m, b = y.shape
     whole = dtype == np.float32 and (y[0] == np.rint(y[0])).all() and (y == np.rint(y)).all() # such as right and wrong
     with np.errstate(all='ignore'): # what is not finite is found in the sums
-        both, centre = np.empty((m, 2*b), dtype), np.rint(y.mean(0)) if whole else _centre(y)
+        both, centre = room((m, 2*b), dtype), np.rint(y.mean(0)) if whole else _centre(y)
         np.subtract(y, centre, out=both[:, :b], casting='same_kind')
         np.multiply(both[:, :b], both[:, :b], out=both[:, b:])
     return both, whole
@@ -104,16 +104,23 @@ class ColumnSums:
     def __init__(self, z, # (m, K) bool
                  dtype=np.float32, # of the products
                  bad=()): # classes that cannot be told: NaN
-        self.z, self.m, self.dtype, self.bad, self.turned = z, len(z), dtype, list(bad), {}
+        self.z, self.m, self.dtype, self.bad, self.turned, self.rooms = z, len(z), dtype, list(bad), {}, {}
         self.n_in = np.count_nonzero(z, 0).astype(np.float64)
         self.n_in[self.bad] = max(self.m/2, 1.5) # no zero below a fraction
+
+    def room(self, shape, dtype):
+        "An array to write to; the same for each block, because new memory is slow."
+        if dtype != self.dtype: return np.empty(shape, dtype) # of few columns
+        if shape not in self.rooms: self.rooms[shape] = np.empty(shape, dtype)
+        return self.rooms[shape]
 
     def sums(self, both):
         "Those that `welch` needs, of deviations and their squares (m, 2b)."
         kind, b = both.dtype.type, both.shape[1]//2
         if kind not in self.turned:
             self.turned[kind] = np.ascontiguousarray(np.column_stack([self.z, np.ones(self.m, bool)]).T).astype(kind)
-        with np.errstate(all='ignore'): found = self.turned[kind] @ both
+        found = self.room((self.z.shape[1] + 1, 2*b), kind)
+        with np.errstate(all='ignore'): np.matmul(self.turned[kind], both, out=found)
         return found[:-1, :b], found[-1, :b], found[:-1, b:], found[-1, b:]
 
 # %% ../../nbs/50_influence/00_difference.ipynb #1325732d
@@ -122,7 +129,7 @@ def fill(self:ColumnSums, y, # (m, b) outputs
          out:list, dtype=None):
     "Write values, standard errors and degrees of freedom (K, b). Raises `InputError` for what is not finite."
     dtype = dtype or self.dtype
-    both, whole = _deviations(y, dtype); sums = self.sums(both)
+    both, whole = _deviations(y, dtype, self.room); sums = self.sums(both)
     with np.errstate(all='ignore'): doubtful = welch(sums, self.n_in, self.m, out)
     if dtype == np.float32: self._again(y, out, doubtful, sums, whole)
     else: need(np.isfinite(sums[3]).all(), 'outputs are NaN or infinite; leave these models out')
@@ -195,6 +202,7 @@ def average_columns(y,  # (m, n) numbers
     "Means over groups of columns, for each model, in one pass."
     size = np.bincount(of[of >= 0]); total = np.zeros((len(y), len(size)))
     for c in column_blocks(len(y), 1, len(of)):
+        if len(size) == 1 and (of[c] == 0).all(): total[:, 0] += y[:, c].sum(1, dtype=np.float64); continue
         order = np.argsort(of[c], kind='stable'); order = order[(of[c] < 0).sum():]
         if not len(order): continue
         groups, first = np.unique(of[c][order], return_index=True)
