@@ -9,6 +9,7 @@ __all__ = ['ZERO', 'TEXTS', 'NOTES', 'TargetFindings', 'find', 'find_all', 'writ
 
 # %% ../../nbs/70_show/04_report.ipynb #6d1b9bc8
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from importlib.resources import files
 from io import BytesIO
@@ -20,7 +21,7 @@ import os
 import numpy as np
 
 # %% ../../nbs/70_show/04_report.ipynb #c7be8943
-from ..basics.errors import need
+from ..basics.errors import InputError, need
 from ..basics.fonts import tell_boxes
 from ..basics.places import file_to_write
 from ..basics.recipe import from_dict
@@ -29,10 +30,10 @@ from ..records.predictions import Predictions
 from ..records.store import Store, committed, open_run, read_images
 from ..records.read_run import failures_of, read_commit, read_predictions, run_header
 from ..fleet.progress import session_records, session_versions
-from ..influence.result import (
-    InfluenceResult, class_influence, influence_by_class, mean_influence, save_influence)
+from ..influence.methods import estimate_from_zero
+from ..influence.result import InfluenceResult, class_influence, save_influence
 from ..influence.reliability import (
-    SplitHalf, VarianceReport, null_band, split_half, variance_report)
+    SplitHalf, VarianceReport, class_means, null_band, split_half, variance_report)
 from ..influence.planning import Gain, FleetPlan, expected_gain, plan_models
 from .plot import (
     AGAINST, plot_heatmap, plot_null, plot_plan, plot_ranking, plot_split_half)
@@ -45,7 +46,6 @@ from .sections import chance_note, more_sections
 class TargetFindings:
     "All that is shown about one target."
     predictions:Predictions
-    influence:InfluenceResult    # a column for each image
     mean:InfluenceResult         # one column
     by_class:InfluenceResult     # a column for each target class
     half:SplitHalf               # or None with fewer than 8 models
@@ -54,18 +54,35 @@ class TargetFindings:
     plan:FleetPlan                    # or None with fewer than 20
     gain:Gain                    # likewise
 
+    @cached_property
+    def influence(self) -> InfluenceResult: # a column for each image
+        "What the averages are averages of."
+        return class_influence(self.predictions, self.mean.output, missing='mask')
+
+# %% ../../nbs/70_show/04_report.ipynb #d427a5f3
+def _over(p, output, y, columns):
+    e, zero = estimate_from_zero(p, y, 'dim', 'mask', None, {})
+    return InfluenceResult(e.values, e.stderr, e.dof, p.class_names, tuple(columns), p.n_models, 'dim', output,
+                           p.target, predictions=p, zero=zero, options=dict(zero=None), about=e.about)
+
+def _averages(p, output): # outputs, influence on the whole target, influence on each of its classes
+    means = class_means(p, output); name, y = means.output()
+    share = np.bincount(p.labels)[means.labels]/len(p.labels)
+    return (means, _over(p, name, (y @ share)[:, None], [f'all of {p.target}']),
+            _over(p, name, y, [p.target_class_names[c] for c in means.labels]))
+
 # %% ../../nbs/70_show/04_report.ipynb #7e14bee4
 def find(p:Predictions,
          output:str=None, # a recorded output; empty: margin
         ) -> TargetFindings:
     "Estimate what the page shows of a target. Classes that too few models have, or lack, are left out of it."
-    infl = class_influence(p, output, missing='mask')
-    need(not np.isnan(infl.values).all(),
-         f'{p.n_models} models are too few: no class is in 2 of them and out of 2; train more (--models)')
-    half, mean = split_half(p, output) if p.n_models >= 8 else None, mean_influence(infl)
-    variance = variance_report(p, output) if p.n_models >= 60 else None
-    more = (plan_models(p, output=output), expected_gain(mean)) if p.n_models >= 20 else (None, None)
-    return TargetFindings(p, infl, mean, influence_by_class(infl), half, null_band(p, output), variance, *more)
+    try: (means, mean, by_class), m = _averages(p, output), p.n_models
+    except (InputError, AttributeError, TypeError): class_influence(p, output, missing='mask'); raise # it checks more
+    need(not np.isnan(mean.values).all(),
+         f'{m} models are too few: no class is in 2 of them and out of 2; train more (--models)')
+    half, variance = split_half(means) if m >= 8 else None, variance_report(means) if m >= 60 else None
+    more = (plan_models(means), expected_gain(mean)) if m >= 20 else (None, None)
+    return TargetFindings(p, mean, by_class, half, null_band(means), variance, *more)
 
 def find_all(store:Store, output:str=None) -> list: # of `TargetFindings`
     "`find` for each target of a run. Raises `InputError` where models saw single images."
