@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['ZERO', 'TEXTS', 'NOTES', 'TargetFindings', 'find', 'find_all', 'write_influence', 'verdict', 'class_pictures',
-           'strongest', 'figures', 'alpha_words', 'recipe_facts', 'own_facts', 'time_facts', 'facts', 'notes', 'trust',
-           'page_of', 'report_arrays', 'write_page', 'make_report']
+           'strongest', 'figures', 'notes', 'trust', 'page_of', 'report_arrays', 'write_page', 'make_report']
 
 # %% ../../nbs/70_show/04_report.ipynb #6d1b9bc8
 from dataclasses import dataclass
@@ -28,8 +27,7 @@ from ..basics.recipe import from_dict
 from ..images.image_set import DEMO_LETTERS, ImageSet
 from ..records.predictions import Predictions
 from ..records.store import Store, committed, open_run, read_images
-from ..records.read_run import failures_of, read_commit, read_predictions, run_header
-from ..fleet.progress import session_records, session_versions
+from ..records.read_run import read_predictions, run_header
 from ..influence.methods import estimate_from_zero
 from ..influence.result import InfluenceResult, class_influence, save_influence
 from ..influence.reliability import (
@@ -39,7 +37,7 @@ from .plot import (
     AGAINST, plot_heatmap, plot_null, plot_plan, plot_ranking, plot_split_half)
 from .grids import picture
 from .class_table import class_table
-from .sections import chance_note, more_sections
+from .sections import chance_note, facts, more_sections
 
 # %% ../../nbs/70_show/04_report.ipynb #1f516e6e
 @dataclass(frozen=True, eq=False)
@@ -171,54 +169,6 @@ def figures(f:TargetFindings, pictures=None) -> list: # of (title, what to see, 
             lambda: plot_null(f.by_class.values, f.null, f.mean.output)]
     draw += [lambda: plot_split_half(f.half)]*bool(f.half) + [lambda: plot_plan(f.plan)]*bool(f.plan)
     return [(title, text, picture(d, f'{title}: {f.mean.target}')) for (title, text), d in zip(TEXTS.items(), draw)]
-
-# %% ../../nbs/70_show/04_report.ipynb #229fae20
-def alpha_words(d:dict) -> str:
-    "What each model sees; older runs have neither groups nor repeats, or call them replicates."
-    units = f"{len(d['groups'])} groups of classes" if d.get('groups') else 'classes'
-    repeats = d.get('repeats') or d.get('replicates')
-    twice = f', {repeats} subsets used twice' if repeats else ''
-    return f"{d['alpha']} of the {units} a model, design {d['design']}{twice}"
-
-def recipe_facts(r:dict) -> list: # of (name, value)
-    "A recipe in words."
-    s, d, t = r['source'], r['design'], r['training']
-    def sgd(x):
-        length = f"{x['epochs']} epochs" if x['epochs'] else f"{x['steps']} steps"
-        return f"{length}, batch {x['batch_size']}, peak rate {x['lr']}, weight decay {x['weight_decay']}"
-    return [('source', f"{s['name']}, {s['size']} × {s['size']} pixels, {'grey' if s['channels'] == 1 else 'colour'}"),
-            ('alpha', alpha_words(d)), ('seed', str(r['run']['seed'])),
-            ('training', f"{t['net']}, width {t['width']}, {sgd(t)}"),
-            *[('transfer', f"{x['name']}: {x['protocol']}, {sgd(x)}") for x in r['targets']]]
-
-def own_facts(own:dict) -> list: # of (name, value)
-    "What is known of a run with training of its own."
-    return [('training', f"{own['train_fn']}, evaluated by {own['evaluate_fn']}"),
-            ('version', own['version'] or 'not given'), ('seed', str(own['seed'])),
-            ('alpha', alpha_words(own))]
-
-# %% ../../nbs/70_show/04_report.ipynb #645f61ca
-def time_facts(store:Store) -> list: # of (name, value)
-    "When, how long, on what: from the records of the run's sessions and of its models."
-    runs = session_records(store)
-    models = [read_commit(store, i) for i in committed(store)[:400]]
-    if not runs or not models: return []
-    minutes, last = sum(x.get('ended', x['started']) - x['started'] for x in runs)/60, runs[-1]
-    cpu = np.median([m.get('cpu_seconds', np.nan) for m in models])
-    loops = ', '.join(sorted({f"{m.get('loop', '?')} on {m.get('device', 'cpu')}" for m in models}))
-    return [('time', f"{minutes:.1f} minutes with {last['workers']} workers, median {cpu:.2f} CPU-seconds a model"),
-            ('loop that ran', loops), ('device', f"{last['device']}, {last['cores']} cores, {last['machine']}"),
-            ('versions', ', '.join(f"{k} {' and '.join(v)}" for k, v in session_versions(store).items()))]
-
-# %% ../../nbs/70_show/04_report.ipynb #9d675824
-def facts(store:Store) -> list: # of (name, value)
-    "What was run: m, alpha, seed, net, minutes, versions."
-    head = store.get('fleet.json')
-    about = recipe_facts(head['recipe']) if 'recipe' in head else own_facts(head['own'])
-    size = f"{len(committed(store))} models, {len(head['class_names'])} source classes"
-    lost = failures_of(store)
-    return [('size', size), *[('failed', str(lost))]*bool(lost.failed), *about, *time_facts(store),
-            ('recipe hash', head.get('recipe_hash', 'none'))]
 
 # %% ../../nbs/70_show/04_report.ipynb #e8d884e4
 NOTES = dict(demo='The 49 letters of this demo were picked because some of them look like digits: it is a tuned '
