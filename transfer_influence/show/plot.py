@@ -84,6 +84,8 @@ def _widen(fig, pad):
     fig.set_size_inches(wide, h); fig.get_layout_engine().set(rect=(left/wide, 0, w/wide, 1))
 
 # %% ../../nbs/70_show/00_plot.ipynb #c42e3fdf
+def _later(fig): return _ON_PAGE.get() and fig.get_layout_engine() is None # a page fits it at its own resolution
+
 def legible(plot): # a function that returns axes or a figure
     "The same with fonts that have the signs, and with nothing cut off."
     @wraps(plot)
@@ -93,7 +95,8 @@ def legible(plot): # a function that returns axes or a figure
             for t in texts:
                 t.set_usetex(False) # names are not LaTeX
                 own = t.get_fontfamily(); t.set_fontfamily([*own, *more_families(t.get_text(), own)])
-            if signature(plot).bind(*args, **kwargs).arguments.get('ax') is None: fit(made.figure)
+            if signature(plot).bind(*args, **kwargs).arguments.get('ax') is None and not _later(made.figure):
+                fit(made.figure)
         if not _ON_PAGE.get(): tell_boxes(t.get_text() for t in texts)
         return made
     return drawn
@@ -163,7 +166,9 @@ def plot_heatmap(table:InfluenceResult, # with a column for each target class
     order = np.argsort(np.nan_to_num(table.values).argmax(1), kind='stable') if order is None else order
     ax = ax or new_figure(1.2 + .36*len(table.columns), 1 + .19*len(order))[1]
     v, top = table.values[order], np.nanmax(abs(table.values), initial=0) or 1.
-    image = ax.imshow(v, cmap=DIVERGING, vmin=-top, vmax=top, aspect='auto')
+    down, right = (np.arange(n + 1) - .5 for n in v.shape)
+    image = ax.pcolormesh(right, down, v, cmap=DIVERGING, vmin=-top, vmax=top, rasterized=True)
+    ax.set(xlim=right[[0, -1]], ylim=down[[-1, 0]])
     ax.scatter(*np.argwhere(table.qvalues[order] < q).T[::-1], s=5, color='k')
     ax.set_yticks(range(len(order)), [plain(table.class_names[i]) for i in order], fontsize=8)
     names = [plain(c) for c in table.columns]
