@@ -241,7 +241,7 @@ def _page(store, found):
     seen = {} if source is None else dict(pictures=class_pictures(source),
                                           titles=dict(zip(source.class_names, source.titles)))
     title = recipe and (recipe.about or f'Influence of {recipe.source.name}') or 'Influence'
-    more = [more_sections(store, f.predictions, f.influence) for f in found]
+    more = [more_sections(store, f) for f in found]
     return page_of(title, found, notes(recipe, found[0].mean.n_models), facts(store), more=more, **seen)
 
 # %% ../../nbs/70_show/04_report.ipynb #af7a53cd

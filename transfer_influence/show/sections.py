@@ -185,16 +185,18 @@ def _tried(make):
     try: return make()
     except UserError as e: return f'<p class="note">{escape(str(e))}</p>'
 
-def more_sections(store:Store, p:Predictions, influence:InfluenceResult) -> str:
+def more_sections(store:Store,
+                  found, # predictions, influence on the mean, influence on each image: of the target
+                 ) -> str:
     "The sections of one target, in their order."
-    target = p.target; curve = load_curves(store.root).get(target)
-    parts = [lambda: leave_out_section(mean_influence(influence), curve)]
+    p = found.predictions; target = p.target; curve = load_curves(store.root).get(target)
+    parts = [lambda: leave_out_section(found.mean, curve)]
     if curve: parts.append(lambda: curve_section(curve))
     for b in (b for (t, _), b in load_budget_curves(store.root).items() if t == target):
         parts.append(lambda b=b: budget_section(b))
     own = 'recipe' not in run_header(store)
     if not own:
-        parts.append(lambda: projection_section(influence, target_images(store.root, target)))
+        parts.append(lambda: projection_section(found.influence, target_images(store.root, target)))
         parts.append(lambda: failure_section(p, target_images(store.root, target),
                                              load_failures(store.root, target)))
     root = examples_root(store.root)
