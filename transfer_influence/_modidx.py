@@ -2416,8 +2416,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'transfer_influence/show/plot.py'),
                                               'transfer_influence.show.plot._intervals': ( '70_show/plot.html#_intervals',
                                                                                            'transfer_influence/show/plot.py'),
-                                              'transfer_influence.show.plot._later': ( '70_show/plot.html#_later',
-                                                                                       'transfer_influence/show/plot.py'),
                                               'transfer_influence.show.plot._no_glyph_notes': ( '70_show/plot.html#_no_glyph_notes',
                                                                                                 'transfer_influence/show/plot.py'),
                                               'transfer_influence.show.plot._thumbnail': ( '70_show/plot.html#_thumbnail',

@@ -46,11 +46,11 @@ ZIP = dict(compress_level=4, compress_type=0) # little larger than the smallest,
 
 def _png(fig):
     "A figure as a PNG with all that is drawn in it, a tenth of an inch around."
-    data = BytesIO(); fig.set_dpi(1.5*DPI)
+    data = BytesIO()
     if fig.get_layout_engine() is not None: # it makes room while it is drawn
-        fig.savefig(data, format='png', dpi='figure', bbox_inches='tight', pil_kwargs=ZIP)
+        fig.savefig(data, format='png', dpi=1.5*DPI, bbox_inches='tight', pil_kwargs=ZIP)
     else:
-        fit(fig, .1); canvas = FigureCanvasAgg(fig); canvas.draw() # once
+        fig.set_dpi(1.5*DPI); fit(fig, .1); canvas = FigureCanvasAgg(fig); canvas.draw() # once
         Image.fromarray(np.asarray(canvas.buffer_rgba())).convert('RGB').save(data, 'PNG', **ZIP)
     return data.getvalue()
 

@@ -84,8 +84,6 @@ def _widen(fig, pad):
     fig.set_size_inches(wide, h); fig.get_layout_engine().set(rect=(left/wide, 0, w/wide, 1))
 
 # %% ../../nbs/70_show/00_plot.ipynb #c42e3fdf
-def _later(fig): return _ON_PAGE.get() and fig.get_layout_engine() is None # a page fits it at its own resolution
-
 def legible(plot): # a function that returns axes or a figure
     "The same with fonts that have the signs, and with nothing cut off."
     @wraps(plot)
@@ -95,8 +93,9 @@ def legible(plot): # a function that returns axes or a figure
             for t in texts:
                 t.set_usetex(False) # names are not LaTeX
                 own = t.get_fontfamily(); t.set_fontfamily([*own, *more_families(t.get_text(), own)])
-            if signature(plot).bind(*args, **kwargs).arguments.get('ax') is None and not _later(made.figure):
-                fit(made.figure)
+            given = signature(plot).bind(*args, **kwargs).arguments.get('ax') is not None
+            later = _ON_PAGE.get() and made.figure.get_layout_engine() is None # by the page, as fine as it shows it
+            if not given and not later: fit(made.figure)
         if not _ON_PAGE.get(): tell_boxes(t.get_text() for t in texts)
         return made
     return drawn
