@@ -71,6 +71,20 @@ print('torch' in sys.modules, 'zarr' in sys.modules)'''
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == 'False False'
 
 
+@pytest.mark.parametrize('name, slow', [('influence', 'matplotlib zarr PIL pandas scipy.stats torch'), ('report', 'zarr pandas scipy.stats scipy.ndimage torch')])
+def test_arrays_need_few_imports(tmp_path, name, slow):
+    masks = np.random.default_rng(0).random((60, 3)) < .5
+    np.savez(tmp_path/'mine.npz', masks=masks, outputs=masks @ np.ones((3, 5)) + np.random.default_rng(1).normal(size=(60, 5)))
+    out = tmp_path/('page.html' if name == 'report' else 'influence.npz')
+    code = f'''
+import sys
+from transfer_influence.cli.train import ti_{name}
+ti_{name}({str(tmp_path/'mine.npz')!r}, out={str(out)!r})
+print([m for m in {slow.split()} if m in sys.modules])'''
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert r.stdout.endswith('[]\n') and out.is_file(), r
+
+
 def test_run_leaves_its_files(run):
     for name in ('fleet.json', 'influence.npz', 'influence/digits.npz', 'report.html', 'commits/000003.json', 'images/source.npz'):
         assert (run/'run'/name).is_file(), name
