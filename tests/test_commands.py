@@ -76,13 +76,10 @@ def test_arrays_need_few_imports(tmp_path, name, slow):
     masks = np.random.default_rng(0).random((60, 3)) < .5
     np.savez(tmp_path/'mine.npz', masks=masks, outputs=masks @ np.ones((3, 5)) + np.random.default_rng(1).normal(size=(60, 5)))
     out = tmp_path/('page.html' if name == 'report' else 'influence.npz')
-    code = f'''
-import sys
-from transfer_influence.cli.train import ti_{name}
-ti_{name}({str(tmp_path/'mine.npz')!r}, out={str(out)!r})
-print([m for m in {slow.split()} if m in sys.modules])'''
-    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert r.stdout.endswith('[]\n') and out.is_file(), r
+    words = [sys.executable, '-X', 'importtime', BIN/f'ti-{name}', tmp_path/'mine.npz', '--out', out]
+    r = subprocess.run(words, capture_output=True, text=True)
+    imported = {line.split('|')[-1].strip() for line in r.stderr.splitlines()}
+    assert out.is_file() and 'numpy' in imported and not imported & set(slow.split()), r
 
 
 def test_run_leaves_its_files(run):
