@@ -16,7 +16,8 @@ from transfer_influence.images.planted import plant_crossed, plant_leaks, plant_
 from transfer_influence.design.masks import pack_masks, sample_masks
 from transfer_influence.records.predictions import from_arrays
 from transfer_influence.fleet.fleet import Fleet
-from transfer_influence.influence.difference import Estimate, difference_in_means, p_values, q_values
+from transfer_influence.influence.difference import Estimate, difference_in_means
+from transfer_influence.influence.tails import p_values, q_values
 from transfer_influence.influence.result import class_influence, rank_of
 from transfer_influence.influence.examples import example_influence
 from transfer_influence.analysis.curve import against_full, against_random

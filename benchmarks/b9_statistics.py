@@ -7,7 +7,7 @@ from itertools import product
 from transfer_influence.design.masks import sample_masks
 from transfer_influence.design.simulate import SHARES, simulate_outputs
 from transfer_influence.records.predictions import from_arrays
-from transfer_influence.influence.difference import interval
+from transfer_influence.influence.tails import interval
 from transfer_influence.influence.methods import METHODS
 from transfer_influence.influence.result import class_influence
 from transfer_influence.influence.reliability import split_half

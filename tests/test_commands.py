@@ -148,7 +148,7 @@ def test_other_mistakes(run, tmp_path):
     refused(ti('ti_report', tmp_path), 'no run folder')
     refused(ti('ti_influence', run/'run', '--out', tmp_path/'i.npz', '--target', 'mnist'), "no target 'mnist'")
     refused(ti('ti_influence', run/'run', '--out', tmp_path/'i.npz', '--method', 'dimm'), "did you mean 'dim'")
-    refused(ti('ti_influence', run/'run', '--out', tmp_path/'i.csv'), '.npz')
+    refused(ti('ti_influence', run/'run', '--out', tmp_path/'i.xlsx'), 'not written as', '.npz, .zarr, .parquet, .csv')
     refused(ti('ti_demo', '--classes', 'some'), 'letters or all')
 
 

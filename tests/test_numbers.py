@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transfer_influence.influence.difference import interval
+from transfer_influence.influence.tails import interval
 from transfer_influence.influence.result import class_influence, table_rows
 from transfer_influence.records.predictions import from_arrays
 

@@ -20,7 +20,7 @@ import transfer_influence as ti
 from transfer_influence.design.masks import int_seed
 from transfer_influence.fleet.progress import run_status
 from transfer_influence.images.sources import load_source, load_target
-from transfer_influence.influence.difference import q_values
+from transfer_influence.influence.tails import q_values
 from transfer_influence.influence.methods import InfluenceRegressor
 
 NAMES = list('abcdef')

@@ -1,5 +1,6 @@
 "What people see: figures that keep their names, whatever the script, the style and the backend; tables that are quick to look at."
 import json
+import pickle
 import os
 import re
 import subprocess
@@ -150,9 +151,12 @@ def test_other_scripts(tmp_path):
 
 def test_a_second_look_is_free():
     "q-values of a table are computed once and handed out as copies; another table has its own."
-    from transfer_influence.influence.difference import q_values
-    r = class_influence(arrays(n=30)); repr(r); kept = vars(r)['_q']
-    r.top(3), r.bottom(2, 4); r.qvalues[:] = 9
+    from transfer_influence.influence.tails import q_values
+    r = class_influence(arrays(n=30)); repr(r), r._repr_html_(), r.top(3)
+    assert '_q' not in vars(r) and '_mean' in vars(r)  # shown are those of the mean; of rows only those that are looked at
+    text = str(r.top(3)); kept = vars(r)['_q']
+    r.bottom(2, 4); r.qvalues[:] = 9
+    assert text == str(r.top(3)) and pickle.loads(pickle.dumps(r.top(1)[0])) == r.top(1)[0]
     assert vars(r)['_q'] is kept and np.array_equal(r.qvalues, q_values(np.asarray(r.pvalues)))
     assert r.mean().qvalues.shape == (6, 1)
 

@@ -14,8 +14,8 @@ from .records.predictions import (
     save_predictions as save_predictions)
 from .fleet.fleet import Fleet as Fleet, add_target as add_target, open_fleet as open_fleet
 from .influence.result import (
-    InfluenceResult as InfluenceResult, class_influence as class_influence, load_influence as load_influence,
-    save_influence as save_influence)
+    InfluenceResult as InfluenceResult, class_influence as class_influence)
+from .influence.table_files import load_influence as load_influence, save_influence as save_influence
 from .influence.reliability import (
     lds as lds, null_band as null_band, split_half as split_half, variance_report as variance_report)
 from .influence.planning import expected_gain as expected_gain, plan_models as plan_models

@@ -25,7 +25,8 @@ from ..fleet.begin import begin_run
 from ..fleet.progress import say_time
 from ..fleet.fleet import Fleet, Report
 from ..fleet.cost import seconds_of_all
-from ..influence.difference import Estimate, difference_in_means, p_values, q_values
+from ..influence.difference import Estimate, difference_in_means
+from ..influence.tails import p_values, q_values
 from ..influence.examples import example_influence
 from .explore import source_images
 from .look_alikes import Similarity, similar_images

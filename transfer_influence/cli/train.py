@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUICK_MODELS', 'demo_recipe', 'print_planted', 'demo_curves', 'ti_demo', 'expected_cost', 'changed_recipe',
-           'count_at_once', 'run_recipe', 'ti_run', 'ti_recipes', 'open_predictions', 'written', 'influence_json',
-           'ti_influence', 'ti_report', 'ti_status', 'with_children', 'verify_one', 'ti_verify', 'ti_compact']
+           'count_at_once', 'run_recipe', 'ti_run', 'ti_recipes', 'is_arrays', 'open_predictions', 'ti_status',
+           'with_children', 'verify_one', 'ti_verify', 'ti_compact']
 
 # %% ../../nbs/80_cli/01_train.ipynb #9f32ef0a
 import sys
@@ -144,76 +144,26 @@ def ti_recipes(show:str=None): # print this recipe as TOML, to copy and change
         else: print(*(f'{name:20s} {about}' for name, about in shipped_recipes().items()), sep='\n')
 
 # %% ../../nbs/80_cli/01_train.ipynb #2dd77c62
-def open_predictions(source:str, target:str=None, allow_partial:bool=False):
-    "Predictions from a run folder or an `.npz` file."
+def is_arrays(source:str) -> bool:
+    "Are these arrays of one's own, rather than a run?"
     from pathlib import Path
-    from transfer_influence.basics.errors import need
     from transfer_influence.basics.places import is_address
-    if Path(source).is_dir() or is_address(source):
-        from transfer_influence.records.store import open_run
+    if is_address(source): return False
+    if not Path(source).is_dir(): return True
+    from transfer_influence.records.store import is_run
+    return (Path(source)/'masks.npy').is_file() and not is_run(source)
+
+def open_predictions(source:str, target:str=None, allow_partial:bool=False):
+    "Predictions from a run folder, an `.npz` file, or a folder of arrays with masks.npy."
+    from transfer_influence.basics.errors import need
+    if not is_arrays(source):
         from transfer_influence.records.read_run import read_predictions
+        from transfer_influence.records.store import open_run
         return read_predictions(open_run(source), target)
     from transfer_influence.records.predictions import load_predictions
     p = load_predictions(source, allow_partial)
     need(target in (None, p.target), f"{source} holds the target '{p.target}', not '{target}'; leave --target out")
     return p
-
-# %% ../../nbs/80_cli/01_train.ipynb #6417bc04
-def written(out, csv) -> str:
-    "Lines that say what was written."
-    return ''.join(f'\nThe {w}: {p}' for w, p in (('influence file', out), ('table', csv)) if p)
-
-def influence_json(table) -> str:
-    "A table for machines: what it is, what the sign means, a row for each class and column."
-    from json import dumps
-    from transfer_influence.influence.result import about_sign, table_rows
-    about = {k: getattr(table, k) for k in ('target', 'output', 'method', 'n_models', 'zero')}
-    rows = [{k: None if v != v else v for k, v in r.items()} for r in table_rows(table)] # NaN is no JSON
-    return dumps(about | dict(sign=about_sign(table).split('\n ')[1], rows=rows), allow_nan=False)
-
-# %% ../../nbs/80_cli/01_train.ipynb #1e29862a
-@call_parse
-def ti_influence(source:str,       # a run folder, or an .npz file with masks and outputs
-                 out:str=None,     # the influence file to write (.npz)
-                 target:str=None,  # a target of the run; empty: the first
-                 output:str=None,  # a recorded output; empty: margin
-                 method:str='dim', # dim (the paper's), dim_shrunk, ridge, mixed, lasso
-                 zero:str=None,    # average, or absent where subset sizes vary: what an influence of 0 means
-                 by_target_class:bool=False, # a column for each target class in what is printed and in --csv
-                 missing:str='error', # mask: leave out classes that (nearly) all or no models have
-                 allow_partial:bool=False, # leave out models with NaN outputs
-                 csv:str=None,     # also write the table of classes to this file
-                 json:bool=False): # print for machines
-    "Estimate the influence of every source class on a target."
-    with friendly('ti-influence'):
-        from transfer_influence.basics.errors import need
-        from transfer_influence.influence.result import class_influence
-        need(out is None or out.endswith('.npz'), f"--out must name an .npz file, not '{out}'")
-        need(out != source, '--out names the file that is read; give another name')
-        p = open_predictions(source, target, allow_partial)
-        result = class_influence(p, output, method, missing, zero)
-        table = result.by_target_class() if by_target_class else result.mean()
-        if csv: table.save_csv(csv)
-        if out: result.save(out)
-        print(influence_json(table) if json else f'{table}{written(out, csv)}')
-
-# %% ../../nbs/80_cli/01_train.ipynb #31c2b565
-@call_parse
-def ti_report(run:str,          # a run folder, or an .npz file with masks and outputs
-              out:str=None,     # where the page goes; empty: report.html in the run folder, or beside the file
-              output:str=None): # a recorded output; empty: margin
-    "Write the page of a run, or of arrays."
-    with friendly('ti-report'):
-        from pathlib import Path
-        from transfer_influence.basics.errors import need
-        from transfer_influence.basics.places import place_of
-        from transfer_influence.show.report import make_report, report_arrays
-        out = out and str(place_of(out))
-        need(not out or not Path(out).is_dir(), f'{out} is a folder; name a file in it')
-        if not (Path(run).is_file() or run.endswith('.npz')): return print(make_report(run, out, output))
-        page = out or str(Path(run).with_suffix('.html'))
-        need(Path(page).absolute() != Path(run).absolute(), '--out names the file that is read; give another name')
-        print(report_arrays(open_predictions(run), page, Path(run).stem, output))
 
 # %% ../../nbs/80_cli/01_train.ipynb #6417bc06
 @call_parse

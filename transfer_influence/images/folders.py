@@ -19,7 +19,8 @@ from PIL import Image
 
 # %% ../../nbs/10_images/02_folders.ipynb #6ce47bd0
 from ..basics.errors import InputError, need
-from ..basics.arrays import distinct, nfc, read_npz
+from ..basics.arrays import distinct, nfc
+from ..basics.array_files import read_npz
 from ..basics.places import file_to_write, file_to_read
 from .image_set import ImageSet, check_size, fit_image
 from transfer_influence.images.image_files import (

@@ -15,6 +15,7 @@ import numpy as np
 # %% ../../nbs/40_records/01_importers.ipynb #38865f88
 from ..basics.errors import InputError, need
 from ..basics.arrays import as_mask
+from ..basics.array_files import read_npy, read_npy_folder
 from .predictions import Predictions, from_arrays
 
 # %% ../../nbs/40_records/01_importers.ipynb #aca72a2c
@@ -39,6 +40,7 @@ def _finished(masks, outputs, done, path):
     need(done.sum() >= 2, f'{path} has {done.sum()} completed models; influence needs at least 2')
     if not done.all(): warnings.warn(f'{path}: {(~done).sum()} of {len(done)} models are not marked as completed and '
                                      'are left out')
+    if done.all(): return masks, outputs
     return np.asarray(masks)[done], {k: np.asarray(x)[done] for k, x in outputs.items()}
 
 # %% ../../nbs/40_records/01_importers.ipynb #2d66b05b
@@ -68,11 +70,6 @@ def read_summary(path,                 # a file such as CIFAR10.pt
     return from_arrays(masks, outputs, class_names, labels, target=Path(path).stem)
 
 # %% ../../nbs/40_records/01_importers.ipynb #198f5119
-def _npy(path):
-    try: return np.load(path, mmap_mode='r', allow_pickle=False)
-    except (ValueError, OSError, EOFError) as e:
-        raise InputError(f'cannot read {path} as a plain array ({str(e).splitlines()[0][:150]})') from None
-
 def read_arrays_folder(folder,           # with margins.npy, or others of `THEIR_NAMES`
                        masks=None,       # file of the masks; empty: masks.npy in the folder
                        class_names=None, # K names
@@ -81,10 +78,10 @@ def read_arrays_folder(folder,           # with margins.npy, or others of `THEIR
     "A folder of `.npy` files. Models not marked as completed are left out. Raises `InputError` for other files."
     folder = Path(folder)
     need(folder.is_dir(), f'no folder at {folder}')
-    arrays = {f.stem: _npy(f) for f in sorted(folder.glob('*.npy'))}
+    arrays = read_npy_folder(folder)
     mask_file = Path(masks) if masks else folder/'masks.npy'
     need(mask_file.is_file(), f'no masks at {mask_file}; name their file with masks=')
-    z = _npy(mask_file)
+    z = read_npy(mask_file)
     outputs = _outputs(arrays, len(z), folder)
     found = _finished(z, outputs, arrays.get('_completed'), folder)
     return from_arrays(*found, class_names, labels, target=folder.name)

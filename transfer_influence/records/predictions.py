@@ -6,8 +6,10 @@
 __all__ = ['Predictions', 'from_arrays', 'by_group', 'save_predictions', 'load_predictions']
 
 # %% ../../nbs/40_records/00_predictions.ipynb #4b96e187
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from hashlib import blake2b
 from pathlib import Path
 import warnings
 
@@ -16,10 +18,12 @@ import numpy as np
 # %% ../../nbs/40_records/00_predictions.ipynb #4a8e8268
 from ..basics.errors import InputError, nearest, need
 from ..basics.arrays import (
-    alike_names, as_labels, as_mask, as_names, as_numbers, compact, numbered, plain, read_npz, text_of)
+    alike_names, as_labels, as_mask, as_names, as_numbers, numbered, plain, text_of)
+from ..basics.array_files import read_npy_folder, read_npz, write_npz
+from ..basics.precision import blocks, compact, look_over
 from ..basics.named_axes import by_columns, by_rows, counted, given, in_order, tell_row_numbers, turned
 from ..basics.display import Shown
-from ..basics.places import file_to_write, file_to_read
+from ..basics.places import file_to_read
 from ..design.masks import group_names, shared_subsets
 
 # %% ../../nbs/40_records/00_predictions.ipynb #a0879813
@@ -27,7 +31,7 @@ from ..design.masks import group_names, shared_subsets
 class Predictions(Shown):
     "Masks and outputs of m models, with names. Make one with `from_arrays`, which checks."
     masks:np.ndarray           # (m, K) bool: which source class was in the training set of which model
-    outputs:dict               # {name: (m, n) float32, or float64 where that would blur them}: of a model on an image
+    outputs:dict               # {name: (m, n) float32; float64 where that would blur them, or in a large file}
     class_names:tuple          # K source classes
     labels:np.ndarray          # (n,) class of each target image
     target_class_names:tuple   # names of the target classes
@@ -60,14 +64,15 @@ def _masks(z, class_names):
     return as_mask(by_columns(z, names, 'the columns of masks', 'class_names').values), names
 
 def _output(name, y, m):
-    "An output as numbers, a row for each model."
+    "An output as numbers, a row for each model, and what one reading of it found."
     tell_row_numbers(y, f"output '{name}'")
     x = as_numbers(y.values, f"output '{name}'")
     need(x.ndim == 2, f"output '{name}' must be numbers of the shape (models, images), not {x.shape}"
          + '; a column is y[:, None]'*(x.ndim == 1))
     turn = '; transpose it' if x.shape[1] == m else ''
     need(len(x) == m, f"output '{name}' has {len(x)} rows for {m} models; rows are models{turn}")
-    return compact(x, f"output '{name}'")
+    seen = look_over(x)
+    return compact(x, f"output '{name}'", seen), seen
 
 # %% ../../nbs/40_records/00_predictions.ipynb #c12c2a7a
 def _named(masks, outputs):
@@ -89,25 +94,40 @@ def _turned(masks, outputs):
          f'masks have {len(masks)} rows for {masks.shape[-1]} models; they must be (models, classes): transpose them')
 
 # %% ../../nbs/40_records/00_predictions.ipynb #0abf4823
-def _finite(masks, outputs, allow_partial):
-    "Masks and outputs of the models whose outputs are finite; how many others there are."
-    largest = {4: 3e38, 8: 1e150} # beyond it squares overflow; NaN is not below it either
-    good = {k: (abs(x) < largest[x.itemsize]).all(1) for k, x in outputs.items()}
+def _good_rows(x, top):
+    "Which models have finite outputs; they are looked for only where the largest one, `top`, is not."
+    largest, good = {4: 3e38, 8: 1e150}[x.itemsize], np.ones(len(x), bool) # beyond it squares overflow
+    with np.errstate(over='ignore'):
+        if x.dtype.type(top) < largest: return good # NaN is not below it either
+    for rows, columns in blocks(x): good[rows] &= (abs(x[rows, columns]) < largest).all(1)
+    return good
+
+def _finite(masks, outputs, seen, allow_partial):
+    "Masks and outputs of the models whose outputs are finite, and which these are."
+    good = {k: _good_rows(x, seen[k].top) for k, x in outputs.items()}
     for k, g in good.items():
         need(allow_partial or g.all(), f"output '{k}' has NaN or infinite values in {(~g).sum()} models, such as "
              f'number {0 if g.all() else np.flatnonzero(~g)[0]}; leave them out with allow_partial=True')
     keep = np.logical_and.reduce(list(good.values()))
     need(keep.sum() >= 2, f'{keep.sum()} models have finite outputs; influence needs at least 2')
-    return masks[keep], {k: x[keep] for k, x in outputs.items()}, int((~keep).sum())
+    return masks[keep], outputs if keep.all() else {k: x[keep] for k, x in outputs.items()}, keep
 
-def _note_copies(masks, outputs):
+# %% ../../nbs/40_records/00_predictions.ipynb #46f56170
+def _digest(row):
+    "Stands for all bytes of a row."
+    h = blake2b(digest_size=16)
+    for j in range(0, len(row), 2**18): h.update(np.ascontiguousarray(row[j:j + 2**18]))
+    return h.digest()
+
+def _note_copies(masks, y, sample):
     "A row that is there twice pretends to be two models."
-    y = next(iter(outputs.values()))
-    if y.shape[1] < (30 if (y == np.round(y)).all() else 2): return # right and wrong are soon the same by chance
-    rows = np.concatenate([np.packbits(masks, axis=1), np.ascontiguousarray(y).view(np.uint8).reshape(len(y), -1)], 1)
-    n = len(rows) - len({r.tobytes() for r in rows})
-    if n: warnings.warn(f'{n} models have the same masks and outputs as another one: copied rows count as models of '
-                        'their own and make errors too small; leave them out')
+    n = y.shape[1] # right and wrong are soon the same by chance
+    if n < 2 or n < 30 and (y == np.round(y)).all(): return
+    looks = [hash((z.tobytes(), x.tobytes())) for z, x in zip(np.packbits(masks, axis=1), sample)]
+    often = Counter(looks); again = [i for i, x in enumerate(looks) if often[x] > 1]
+    copies = len(again) - len({(looks[i], _digest(y[i])) for i in again})
+    if copies: warnings.warn(f'{copies} models have the same masks and outputs as another one: copied rows count as '
+                             'models of their own and make errors too small; leave them out')
 
 # %% ../../nbs/40_records/00_predictions.ipynb #7e618888
 def _note_company(masks, names):
@@ -124,9 +144,10 @@ def _note_company(masks, names):
     if (of := shared_subsets(masks)) is not None: warnings.warn(f'{m} models share {of.max() + 1} subsets: the models '
                                                    'of a subset are averaged, and errors count subsets')
 
-def _note_odd_model(masks, outputs):
+def _note_odd_model(sample):
     "A single model that went wrong decides all means."
-    y = next(iter(outputs.values())); y = y[:, ::max(1, y.shape[1]//200)].astype(np.float64)
+    if not sample.size: return
+    y = sample.astype(np.float64)
     far = abs(y - np.median(y, 0)).mean(1); usual = np.median(far); i = int(far.argmax())
     if usual > 0 and far[i] > 300*usual: warnings.warn(f'model {i} is {far[i]/usual:.0f} times as far from the others '
                                                        'as models usually are; leave it out if it failed')
@@ -143,8 +164,9 @@ def _note_followers(masks, names):
         f"(correlation {r[i, j]:.2f}): a difference in means gives each a part of the other's effect; method='ridge' "
         'tells them apart')
 
-def _notes(masks, outputs, names):
-    for note in (_note_copies, _note_odd_model): note(masks, outputs)
+def _notes(masks, outputs, samples, names):
+    k = next(iter(outputs)); sample = samples[k].astype(outputs[k].dtype, copy=False)
+    _note_copies(masks, outputs[k], sample); _note_odd_model(sample)
     for note in (_note_company, _note_followers): note(masks, names)
     _note_alike(names)
 
@@ -162,21 +184,22 @@ def from_arrays(masks,                   # (m, K) bool or 0/1 integers
                 target:str='target',     # name of the target set
                 allow_partial:bool=False, # leave out models with NaN or infinite outputs, and count them
                ) -> Predictions:
-    """Predictions from arrays of one's own.
+    """Predictions from arrays of one's own; outputs that are float32 already are taken as they are, not copied.
     Raises `InputError` for shapes that do not fit, NaN, and masks that are not 0/1."""
-    outputs = outputs if isinstance(outputs, Mapping) else dict(output=outputs)
-    need(len(outputs), 'give at least one output')
-    z, given_outputs, images = _named(masks, outputs)
-    _turned(z.values, given_outputs)
+    need(not isinstance(outputs, Mapping) or len(outputs), 'give at least one output')
+    z, ys, images = _named(masks, outputs if isinstance(outputs, Mapping) else dict(output=outputs))
+    _turned(z.values, ys)
     (masks, names), target = _masks(z, class_names), text_of(target, 'names of targets')
-    outputs = {text_of(k, 'names of outputs'): _output(k, y, len(masks)) for k, y in given_outputs.items()}
-    masks, outputs, left_out = _finite(masks, outputs, allow_partial)
-    _notes(masks, outputs, names)
+    found = {text_of(k, 'names of outputs'): _output(k, y, len(masks)) for k, y in ys.items()}
+    outputs, seen = ({k: v[i] for k, v in found.items()} for i in (0, 1))
+    masks, outputs, keep = _finite(masks, outputs, seen, allow_partial)
+    _notes(masks, outputs, {k: s.sample[keep] for k, s in seen.items()}, names)
     n = {x.shape[1] for x in outputs.values()}
     need(len(n) == 1 and min(n) > 0, f'all outputs must be on the same images; they have {sorted(n)} columns')
     labels, split = (in_order(x, images, what, 'the columns of the outputs')
                      for x, what in ((labels, 'labels'), (split, 'split')))
-    return Predictions(masks, outputs, names, *_columns(n.pop(), labels, target_class_names, split), target, left_out)
+    images = _columns(n.pop(), labels, target_class_names, split)
+    return Predictions(masks, outputs, names, *images, target, int((~keep).sum()))
 
 # %% ../../nbs/40_records/00_predictions.ipynb #8a9aab4d
 def _columns(n, labels, names, split):
@@ -189,7 +212,7 @@ def _columns(n, labels, names, split):
     need(labels.max() < len(names), f'label {labels.max()} has no name among the {len(names)} target_class_names; '
          'labels count from 0')
     split = np.full(n, '') if split is None else plain(split, 'split').astype(str)
-    odd = set(split.tolist()) - {'select', 'report', ''}
+    odd = split[(split != 'select') & (split != 'report') & (split != '')].tolist()
     need(split.shape == (n,) and not odd, f"split must say 'select' or 'report' of each of the {n} images" +
          (f', not {min(odd)!r:.20}' if odd else ''))
     return labels, names, split
@@ -211,26 +234,26 @@ def by_group(p:Predictions,
 def save_predictions(p:Predictions, path) -> None:
     "Write predictions as an `.npz` file that `load_predictions` reads."
     outputs = {f'output_{k}': x for k, x in p.outputs.items()}
-    np.savez_compressed(file_to_write(path, '.npz'), masks=p.masks, class_names=np.array(p.class_names),
-                        labels=p.labels, split=p.split, target=np.array(p.target),
-                        target_class_names=np.array(p.target_class_names), **outputs)
+    write_npz(path, dict(masks=p.masks, class_names=p.class_names, labels=p.labels, split=p.split, target=p.target,
+                         target_class_names=p.target_class_names, **outputs))
 
 # %% ../../nbs/40_records/00_predictions.ipynb #736b114a
 def _arrays_of(path):
-    "The arrays of an .npz file, without pickles."
+    "The arrays of an .npz file or a folder of .npy files, without pickles."
+    if Path(path).is_dir(): return read_npy_folder(path)
     fix = 'save masks and outputs with numpy.savez, names as np.array(names, dtype=str)'
     try: return read_npz(path, fix)
     except PermissionError as e: raise InputError(f'cannot read {path} ({e.strerror}); change its rights') from None
 
 # %% ../../nbs/40_records/00_predictions.ipynb #bceb0037
-def load_predictions(path, # an .npz file with masks (m, K) and outputs (m, n), and names where known
+def load_predictions(path, # an .npz file with masks (m, K) and outputs (m, n), and names where known; or a folder
                      allow_partial:bool=False, # leave out models with NaN or infinite outputs
                     ) -> Predictions:
-    """Read predictions.
+    """Read predictions; of a folder of .npy files, and of a large uncompressed file, outputs are mapped, not read.
     Raises `InputError` where the file is missing, incomplete, holds pickles or does not fit together."""
     path = file_to_read(path, '.npz')
-    need(Path(path).is_file(), f'no run folder and no file at {path}; give a run folder, or an .npz file with masks '
-         'and outputs')
+    need(Path(path).is_file() or (Path(path)/'masks.npy').is_file(), f'no run folder and no file at {path}; give a '
+         'run folder, or an .npz file with masks and outputs')
     a = _arrays_of(path)
     outputs = {k.removeprefix('output_'): a.pop(k) for k in list(a) if k.startswith('output_')}
     if 'outputs' in a: outputs['output'] = a.pop('outputs')

@@ -12,7 +12,7 @@ import json
 import numpy as np
 
 # %% ../../nbs/70_show/02_class_table.ipynb #9f32773f
-from ..influence.difference import interval
+from ..influence.tails import interval
 from ..influence.result import InfluenceResult, kind_of_q, table_rows
 from .plot import moves
 

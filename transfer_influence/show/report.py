@@ -29,7 +29,8 @@ from ..records.predictions import Predictions
 from ..records.store import Store, committed, open_run, read_images
 from ..records.read_run import read_predictions, run_header
 from ..influence.methods import estimate_from_zero
-from ..influence.result import InfluenceResult, class_influence, save_influence
+from ..influence.result import InfluenceResult, class_influence
+from ..influence.table_files import save_influence
 from ..influence.reliability import (
     SplitHalf, VarianceReport, class_means, null_band, split_half, variance_report)
 from ..influence.planning import Gain, FleetPlan, expected_gain, plan_models
