@@ -71,6 +71,17 @@ print('torch' in sys.modules, 'zarr' in sys.modules)'''
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == 'False False'
 
 
+@pytest.mark.parametrize('name, slow', [('influence', 'matplotlib zarr PIL pandas scipy.stats torch'), ('report', 'zarr pandas scipy.stats scipy.ndimage torch')])
+def test_arrays_need_few_imports(tmp_path, name, slow):
+    masks = np.random.default_rng(0).random((60, 3)) < .5
+    np.savez(tmp_path/'mine.npz', masks=masks, outputs=masks @ np.ones((3, 5)) + np.random.default_rng(1).normal(size=(60, 5)))
+    out = tmp_path/('page.html' if name == 'report' else 'influence.npz')
+    words = [sys.executable, '-X', 'importtime', BIN/f'ti-{name}', tmp_path/'mine.npz', '--out', out]
+    r = subprocess.run(words, capture_output=True, text=True)
+    imported = {line.split('|')[-1].strip() for line in r.stderr.splitlines()}
+    assert out.is_file() and 'numpy' in imported and not imported & set(slow.split()), r
+
+
 def test_run_leaves_its_files(run):
     for name in ('fleet.json', 'influence.npz', 'influence/digits.npz', 'report.html', 'commits/000003.json', 'images/source.npz'):
         assert (run/'run'/name).is_file(), name

@@ -13,7 +13,6 @@ from itertools import product
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 # %% ../../nbs/60_analysis/05_look_alikes.ipynb #d19316bd
 from ..basics.errors import need
@@ -73,6 +72,7 @@ def _sized(images, n):
     return np.stack([np.asarray(x).reshape(n, n, -1) for x in small])
 
 def _fine(images, s): # (n, h, w) grey levels
+    from scipy.ndimage import gaussian_filter # here, because it is slow to import
     grey = images.mean(-1, dtype=np.float32)
     return grey - gaussian_filter(grey, (0, s, s), mode='nearest')
 

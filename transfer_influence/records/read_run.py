@@ -15,7 +15,6 @@ import json
 import time
 import warnings
 
-from zarr.codecs import Crc32cCodec
 import google_crc32c
 import numpy as np
 
@@ -113,6 +112,7 @@ def _copy_path(store, target, about):
     return f'compact/{state_of(store, target if about.get("added") else None)}/{target}'
 
 def _copy_arrays(group, names, m, n):
+    from zarr.codecs import Crc32cCodec
     return [group.create_array(o, shape=(m, n), dtype='f4', chunks=(BLOCK, n), overwrite=True, fill_value=np.nan,
                                compressors=(Crc32cCodec(),), filters=None) for o in names]
 

@@ -9,8 +9,6 @@ __all__ = ['ARRAYS', 'ROWS', 'create_arrays', 'extend_arrays']
 import json
 
 import numpy as np
-import zarr
-from zarr.codecs import Crc32cCodec
 
 # %% ../../nbs/40_records/04_run_arrays.ipynb #dc0eb415
 from ..basics.errors import need
@@ -19,9 +17,10 @@ from .store import Store, StoreError, commit_path, row_crc, storing
 
 # %% ../../nbs/40_records/04_run_arrays.ipynb #1763d015
 def _array(group, name, shape, dtype, chunks, fill):
+    import zarr # here, because it is slow to import
     for _ in range(9): # groups on the way may be made by another session in this instant
         try: return group.create_array(name, shape=shape, dtype=dtype, chunks=chunks, fill_value=fill,
-                                       compressors=(Crc32cCodec(),), filters=None)
+                                       compressors=(zarr.codecs.Crc32cCodec(),), filters=None)
         except zarr.errors.ContainsArrayError: return group[name]
         except zarr.errors.ContainsGroupError: continue
     raise StoreError(f'cannot create the array {name}: it is a group; use another --out')

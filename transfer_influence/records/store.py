@@ -25,10 +25,8 @@ from fastcore.basics import patch
 import google_crc32c
 import numpy as np
 import obstore
-import zarr
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, from_url
-from zarr.storage import ObjectStore
 
 # %% ../../nbs/40_records/02_store.ipynb #0c7e4bb2
 from ..basics.errors import UserError, need
@@ -172,12 +170,14 @@ def get(self:Store, path:str) -> dict:
 @patch
 def group(self:Store, mode='r+', path='data.zarr'):
     "A zarr group; by default the one with the arrays of the run. Raises `StoreError` where it is damaged."
+    import zarr # here, because many commands read no run and it is slow to import
     _settle_at_exit()
     need(__debug__, 'zarr does not work where Python leaves out checks; start it without -O and unset PYTHONOPTIMIZE')
+    files = zarr.storage.ObjectStore(self.files)
     with storing(self.root, 'read' if mode == 'r' else 'write to'), _whole(self.root, path):
-        try: found = zarr.open_group(ObjectStore(self.files), path=path, mode=mode)
+        try: found = zarr.open_group(files, path=path, mode=mode)
         except zarr.errors.ContainsGroupError: # another session has made it in this instant
-            found = zarr.open_group(ObjectStore(self.files), path=path, mode='r+')
+            found = zarr.open_group(files, path=path, mode='r+')
     return _Checked(self.root, found, path) if mode == 'r' else found
 
 # %% ../../nbs/40_records/02_store.ipynb #da73a202

@@ -21,7 +21,11 @@ MOST = 40_000 # pairs of a source and a target class that a page holds
 
 def _rounded(table):
     "Seven digits of each number, more than are shown; None for what is none."
-    return [[None if not np.isfinite(v) else float(f'{v:.7g}') for v in row] for row in table]
+    x = np.asarray(table, float); out = np.where(np.isfinite(x), x, None)
+    usual = (1e-15 < abs(x)) & (abs(x) < 1e7) # all at once; the others one by one
+    tens = 10.**(6 - np.floor(np.log10(abs(x[usual])))); out[usual] = np.round(x[usual]*tens)/tens
+    for at in zip(*np.nonzero(np.isfinite(x) & ~usual)): out[at] = float(f'{x[at]:.7g}')
+    return out.tolist()
 
 def digits_of(mean:InfluenceResult) -> int:
     "Decimals that a table is shown with: four, or more where all is small."
@@ -57,10 +61,10 @@ def _cells(r, k, q, titles, most, d): # (text, value to sort by)
             *((x, x) for x in most.get(c, ('', '')))]
 
 def _rows(mean, titles, most):
-    number, d = {c: k for k, c in enumerate(mean.class_names)}, digits_of(mean)
+    number, d, q = {c: k for k, c in enumerate(mean.class_names)}, digits_of(mean), kind_of_q(mean)
     for r in table_rows(mean):
         if np.isnan(r['influence']): continue
-        k = number[r['source_class']]; cells = _cells(r, k, kind_of_q(mean), titles, most, d)
+        k = number[r['source_class']]; cells = _cells(r, k, q, titles, most, d)
         tds = ''.join(f'<td data-v="{escape(str(v))}">{escape(t)}</td>' for t, v in cells)
         yield f'<tr data-k="{k}">{tds}</tr>'
 

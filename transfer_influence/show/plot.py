@@ -93,7 +93,9 @@ def legible(plot): # a function that returns axes or a figure
             for t in texts:
                 t.set_usetex(False) # names are not LaTeX
                 own = t.get_fontfamily(); t.set_fontfamily([*own, *more_families(t.get_text(), own)])
-            if signature(plot).bind(*args, **kwargs).arguments.get('ax') is None: fit(made.figure)
+            given = signature(plot).bind(*args, **kwargs).arguments.get('ax') is not None
+            later = _ON_PAGE.get() and made.figure.get_layout_engine() is None # by the page, as fine as it shows it
+            if not given and not later: fit(made.figure)
         if not _ON_PAGE.get(): tell_boxes(t.get_text() for t in texts)
         return made
     return drawn
@@ -106,7 +108,15 @@ def moves(output:str # name of a recorded output
     "What a class of positive and one of negative influence does: help and hurt only where it is known."
     return ('helps', 'hurts') if output in BETTER_HIGH else ('raises it', 'lowers it')
 
-# %% ../../nbs/70_show/00_plot.ipynb #910fbe4a
+# %% ../../nbs/70_show/00_plot.ipynb #a6090992
+def _colour(r): return NEUTRAL if not r.q < .1 else HELPS if r.influence > 0 else HURTS
+
+def _intervals(ax, rows, lo, hi): # ends of each class's interval, by its name
+    for c in dict.fromkeys(map(_colour, rows)):
+        own = [(y, r) for y, r in enumerate(rows) if _colour(r) == c]
+        ax.plot(*zip(*((x, y) for y, r in own for x in (lo[r.name], hi[r.name], np.nan))), color=c, lw=1.5)
+        ax.plot([r.influence for _, r in own], [y for y, _ in own], 'o', color=c, ms=4)
+
 def _thumbnail(ax, image, y):
     "A picture of 13 points between the class's name and the axis."
     image = as_picture(image)
@@ -114,6 +124,7 @@ def _thumbnail(ax, image, y):
     ax.add_artist(AnnotationBbox(box, (0, y), (-10, 0), ('axes fraction', 'data'), 'offset points', frameon=False,
                                  pad=0))
 
+# %% ../../nbs/70_show/00_plot.ipynb #910fbe4a
 @legible
 def plot_ranking(result:InfluenceResult,
                  k:int=10,     # how many from each end
@@ -128,9 +139,8 @@ def plot_ranking(result:InfluenceResult,
     ax = ax or new_figure(5, .8 + .24*len(rows))[1]
     j = result.columns.index(column) if isinstance(column, str) else column or 0
     lo, hi = (dict(zip(result.class_names, x[:, j])) for x in result.ci())
+    _intervals(ax, rows, lo, hi)
     for y, r in enumerate(rows):
-        color = NEUTRAL if not r.q < .1 else HELPS if r.influence > 0 else HURTS
-        ax.plot([lo[r.name], hi[r.name]], [y, y], color=color, lw=1.5); ax.plot(r.influence, y, 'o', color=color, ms=4)
         if images is not None and r.name in images: _thumbnail(ax, images[r.name], y)
     return _finish_ranking(ax, result, rows, j, images)
 
@@ -163,7 +173,9 @@ def plot_heatmap(table:InfluenceResult, # with a column for each target class
     order = np.argsort(np.nan_to_num(table.values).argmax(1), kind='stable') if order is None else order
     ax = ax or new_figure(1.2 + .36*len(table.columns), 1 + .19*len(order))[1]
     v, top = table.values[order], np.nanmax(abs(table.values), initial=0) or 1.
-    image = ax.imshow(v, cmap=DIVERGING, vmin=-top, vmax=top, aspect='auto')
+    down, right = (np.arange(n + 1) - .5 for n in v.shape)
+    image = ax.pcolormesh(right, down, v, cmap=DIVERGING, vmin=-top, vmax=top, rasterized=True)
+    ax.set(xlim=right[[0, -1]], ylim=down[[-1, 0]])
     ax.scatter(*np.argwhere(table.qvalues[order] < q).T[::-1], s=5, color='k')
     ax.set_yticks(range(len(order)), [plain(table.class_names[i]) for i in order], fontsize=8)
     names = [plain(c) for c in table.columns]
@@ -184,11 +196,11 @@ def plot_null(values, # influences, any shape
     ax = ax or new_figure(4.5, 2.6)[1]
     values, null = np.ravel(values)[~np.isnan(np.ravel(values))], np.ravel(null)[~np.isnan(np.ravel(null))]
     bins = np.linspace(min(values.min(), null.min()), max(values.max(), null.max()), 41)
-    ax.hist(null, bins, density=True, color=NEUTRAL, alpha=.6, label=f'shuffled masks, sd {null.std():.3g}')
+    ax.hist(null, bins, density=True, histtype='stepfilled', color=NEUTRAL, alpha=.6,
+            label=f'shuffled masks, sd {null.std():.3g}')
     ax.hist(values, bins, density=True, histtype='step', color=HELPS, lw=1.5, label=f'influence, sd {values.std():.3g}')
     ax.set(xlabel=f'influence on the {plain(output)} of a target class', ylabel='density')
-    ax.legend(frameon=False, fontsize=8)
-    for s in ('top', 'right'): ax.spines[s].set_visible(False)
+    ax.legend(frameon=False, fontsize=8); ax.spines[['top', 'right']].set_visible(False)
     return ax
 
 # %% ../../nbs/70_show/00_plot.ipynb #b3c9841c
@@ -254,8 +266,7 @@ def plot_curve(curve, # a `Curve`
     ax.set(xlabel='source classes removed', ylabel=f'accuracy on {plain(curve.target)}, report part (%)')
     ax.set_title(f'{curve.replicates} replicates a point (95 % interval); order from {a.get("models")} models, '
                  f'seed {a.get("seed")}, {plain(a.get("device"))}', fontsize=8)
-    ax.legend(frameon=False, fontsize=8)
-    for s in ('top', 'right'): ax.spines[s].set_visible(False)
+    ax.legend(frameon=False, fontsize=8); ax.spines[['top', 'right']].set_visible(False)
     return ax
 
 # %% ../../nbs/70_show/00_plot.ipynb #b18d6e02
@@ -288,6 +299,5 @@ def plot_budget(curves,  # a `BudgetCurve`, or {label: BudgetCurve}
     ax.axhline(0, color='k', lw=.8); ax.set_xscale('log', base=2); ticks = sorted({float(f'{x:.2g}') for x in seen})
     ax.set_xticks(ticks, [f'{t:g}' for t in ticks]); ax.minorticks_off()
     ax.set(xlabel='passes over the full source', ylabel='gain over all classes (points)')
-    ax.legend(frameon=False, fontsize=8)
-    for s in ('top', 'right'): ax.spines[s].set_visible(False)
+    ax.legend(frameon=False, fontsize=8); ax.spines[['top', 'right']].set_visible(False)
     return ax

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['ZERO', 'TEXTS', 'NOTES', 'TargetFindings', 'find', 'find_all', 'write_influence', 'verdict', 'class_pictures',
-           'strongest', 'figures', 'alpha_words', 'recipe_facts', 'own_facts', 'time_facts', 'facts', 'notes', 'trust',
-           'page_of', 'report_arrays', 'write_page', 'make_report']
+           'strongest', 'figures', 'notes', 'trust', 'page_of', 'report_arrays', 'write_page', 'make_report']
 
 # %% ../../nbs/70_show/04_report.ipynb #6d1b9bc8
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from importlib.resources import files
 from io import BytesIO
@@ -20,33 +20,31 @@ import os
 import numpy as np
 
 # %% ../../nbs/70_show/04_report.ipynb #c7be8943
-from ..basics.errors import need
+from ..basics.errors import InputError, need
 from ..basics.fonts import tell_boxes
 from ..basics.places import file_to_write
 from ..basics.recipe import from_dict
 from ..images.image_set import DEMO_LETTERS, ImageSet
 from ..records.predictions import Predictions
 from ..records.store import Store, committed, open_run, read_images
-from ..records.read_run import failures_of, read_commit, read_predictions, run_header
-from ..fleet.progress import session_records, session_versions
-from ..influence.result import (
-    InfluenceResult, class_influence, influence_by_class, mean_influence)
+from ..records.read_run import read_predictions, run_header
+from ..influence.methods import estimate_from_zero
+from ..influence.result import InfluenceResult, class_influence
 from ..influence.table_files import save_influence
 from ..influence.reliability import (
-    SplitHalf, VarianceReport, null_band, split_half, variance_report)
+    SplitHalf, VarianceReport, class_means, null_band, split_half, variance_report)
 from ..influence.planning import Gain, FleetPlan, expected_gain, plan_models
 from .plot import (
     AGAINST, plot_heatmap, plot_null, plot_plan, plot_ranking, plot_split_half)
 from .grids import picture
 from .class_table import class_table
-from .sections import chance_note, more_sections
+from .sections import chance_note, facts, more_sections
 
 # %% ../../nbs/70_show/04_report.ipynb #1f516e6e
 @dataclass(frozen=True, eq=False)
 class TargetFindings:
     "All that is shown about one target."
     predictions:Predictions
-    influence:InfluenceResult    # a column for each image
     mean:InfluenceResult         # one column
     by_class:InfluenceResult     # a column for each target class
     half:SplitHalf               # or None with fewer than 8 models
@@ -55,18 +53,35 @@ class TargetFindings:
     plan:FleetPlan                    # or None with fewer than 20
     gain:Gain                    # likewise
 
+    @cached_property
+    def influence(self) -> InfluenceResult: # a column for each image
+        "What the averages are averages of."
+        return class_influence(self.predictions, self.mean.output, missing='mask')
+
+# %% ../../nbs/70_show/04_report.ipynb #d427a5f3
+def _over(p, output, y, columns):
+    e, zero = estimate_from_zero(p, y, 'dim', 'mask', None, {})
+    return InfluenceResult(e.values, e.stderr, e.dof, p.class_names, tuple(columns), p.n_models, 'dim', output,
+                           p.target, predictions=p, zero=zero, options=dict(zero=None), about=e.about)
+
+def _averages(p, output): # outputs, influence on the whole target, influence on each of its classes
+    means = class_means(p, output); name, y = means.output()
+    share = np.bincount(p.labels)[means.labels]/len(p.labels)
+    return (means, _over(p, name, (y @ share)[:, None], [f'all of {p.target}']),
+            _over(p, name, y, [p.target_class_names[c] for c in means.labels]))
+
 # %% ../../nbs/70_show/04_report.ipynb #7e14bee4
 def find(p:Predictions,
          output:str=None, # a recorded output; empty: margin
         ) -> TargetFindings:
     "Estimate what the page shows of a target. Classes that too few models have, or lack, are left out of it."
-    infl = class_influence(p, output, missing='mask')
-    need(not np.isnan(infl.values).all(),
-         f'{p.n_models} models are too few: no class is in 2 of them and out of 2; train more (--models)')
-    half, mean = split_half(p, output) if p.n_models >= 8 else None, mean_influence(infl)
-    variance = variance_report(p, output) if p.n_models >= 60 else None
-    more = (plan_models(p, output=output), expected_gain(mean)) if p.n_models >= 20 else (None, None)
-    return TargetFindings(p, infl, mean, influence_by_class(infl), half, null_band(p, output), variance, *more)
+    try: (means, mean, by_class), m = _averages(p, output), p.n_models
+    except (InputError, AttributeError, TypeError): class_influence(p, output, missing='mask'); raise # it checks more
+    need(not np.isnan(mean.values).all(),
+         f'{m} models are too few: no class is in 2 of them and out of 2; train more (--models)')
+    half, variance = split_half(means) if m >= 8 else None, variance_report(means) if m >= 60 else None
+    more = (plan_models(means), expected_gain(mean)) if m >= 20 else (None, None)
+    return TargetFindings(p, mean, by_class, half, null_band(means), variance, *more)
 
 def find_all(store:Store, output:str=None) -> list: # of `TargetFindings`
     "`find` for each target of a run. Raises `InputError` where models saw single images."
@@ -156,54 +171,6 @@ def figures(f:TargetFindings, pictures=None) -> list: # of (title, what to see, 
     draw += [lambda: plot_split_half(f.half)]*bool(f.half) + [lambda: plot_plan(f.plan)]*bool(f.plan)
     return [(title, text, picture(d, f'{title}: {f.mean.target}')) for (title, text), d in zip(TEXTS.items(), draw)]
 
-# %% ../../nbs/70_show/04_report.ipynb #229fae20
-def alpha_words(d:dict) -> str:
-    "What each model sees; older runs have neither groups nor repeats, or call them replicates."
-    units = f"{len(d['groups'])} groups of classes" if d.get('groups') else 'classes'
-    repeats = d.get('repeats') or d.get('replicates')
-    twice = f', {repeats} subsets used twice' if repeats else ''
-    return f"{d['alpha']} of the {units} a model, design {d['design']}{twice}"
-
-def recipe_facts(r:dict) -> list: # of (name, value)
-    "A recipe in words."
-    s, d, t = r['source'], r['design'], r['training']
-    def sgd(x):
-        length = f"{x['epochs']} epochs" if x['epochs'] else f"{x['steps']} steps"
-        return f"{length}, batch {x['batch_size']}, peak rate {x['lr']}, weight decay {x['weight_decay']}"
-    return [('source', f"{s['name']}, {s['size']} × {s['size']} pixels, {'grey' if s['channels'] == 1 else 'colour'}"),
-            ('alpha', alpha_words(d)), ('seed', str(r['run']['seed'])),
-            ('training', f"{t['net']}, width {t['width']}, {sgd(t)}"),
-            *[('transfer', f"{x['name']}: {x['protocol']}, {sgd(x)}") for x in r['targets']]]
-
-def own_facts(own:dict) -> list: # of (name, value)
-    "What is known of a run with training of its own."
-    return [('training', f"{own['train_fn']}, evaluated by {own['evaluate_fn']}"),
-            ('version', own['version'] or 'not given'), ('seed', str(own['seed'])),
-            ('alpha', alpha_words(own))]
-
-# %% ../../nbs/70_show/04_report.ipynb #645f61ca
-def time_facts(store:Store) -> list: # of (name, value)
-    "When, how long, on what: from the records of the run's sessions and of its models."
-    runs = session_records(store)
-    models = [read_commit(store, i) for i in committed(store)[:400]]
-    if not runs or not models: return []
-    minutes, last = sum(x.get('ended', x['started']) - x['started'] for x in runs)/60, runs[-1]
-    cpu = np.median([m.get('cpu_seconds', np.nan) for m in models])
-    loops = ', '.join(sorted({f"{m.get('loop', '?')} on {m.get('device', 'cpu')}" for m in models}))
-    return [('time', f"{minutes:.1f} minutes with {last['workers']} workers, median {cpu:.2f} CPU-seconds a model"),
-            ('loop that ran', loops), ('device', f"{last['device']}, {last['cores']} cores, {last['machine']}"),
-            ('versions', ', '.join(f"{k} {' and '.join(v)}" for k, v in session_versions(store).items()))]
-
-# %% ../../nbs/70_show/04_report.ipynb #9d675824
-def facts(store:Store) -> list: # of (name, value)
-    "What was run: m, alpha, seed, net, minutes, versions."
-    head = store.get('fleet.json')
-    about = recipe_facts(head['recipe']) if 'recipe' in head else own_facts(head['own'])
-    size = f"{len(committed(store))} models, {len(head['class_names'])} source classes"
-    lost = failures_of(store)
-    return [('size', size), *[('failed', str(lost))]*bool(lost.failed), *about, *time_facts(store),
-            ('recipe hash', head.get('recipe_hash', 'none'))]
-
 # %% ../../nbs/70_show/04_report.ipynb #e8d884e4
 NOTES = dict(demo='The 49 letters of this demo were picked because some of them look like digits: it is a tuned '
                   'demonstration, not a blind test. The honest, harder case is ti-demo --classes all.',
@@ -275,7 +242,7 @@ def _page(store, found):
     seen = {} if source is None else dict(pictures=class_pictures(source),
                                           titles=dict(zip(source.class_names, source.titles)))
     title = recipe and (recipe.about or f'Influence of {recipe.source.name}') or 'Influence'
-    more = [more_sections(store, f.predictions, f.influence) for f in found]
+    more = [more_sections(store, f) for f in found]
     return page_of(title, found, notes(recipe, found[0].mean.n_models), facts(store), more=more, **seen)
 
 # %% ../../nbs/70_show/04_report.ipynb #af7a53cd
