@@ -180,8 +180,8 @@ def many_columns(folder, m:int, K:int, n:int) -> dict:
     def read():
         for j in range(0, n, step): np.copyto(buffer[:, :min(step, n - j)], stored[:, j:j + step])
     reading, one = cpu(read, 3), product(z, part)*n/part.shape[1]
-    found = command('ti-influence', path, '--out', f'{path}/table/')
-    return dict(m=m, K=K, n=n, gigabytes=4e-9*m*n, reading=reading, product=one, command=found)
+    averages, found = command('ti-influence', path), command('ti-influence', path, '--out', f'{path}/table/')
+    return dict(m=m, K=K, n=n, gigabytes=4e-9*m*n, reading=reading, product=one, averages=averages, command=found)
 
 
 def run(quick:bool) -> dict:
@@ -212,7 +212,8 @@ def run(quick:bool) -> dict:
         check('ti-influence: peak memory, MB', infl['mb'], 700, False),
         check('ti-report, CPU-seconds', page['cpu'], 3, False),
         *[check(f'{k} of the large table, CPU-seconds', seen[k], .05, False) for k in ('repr', 'html', 'top')],
-        check('ten million columns: command / (reading + 3 products)', ours/may, 1, False),
+        check('ten million columns: averages / (reading + 3 products)', many['averages']['cpu']/may, 1, False),
+        check('ten million columns: the table, too / (reading + 3 products)', ours/may, 1, False),
         check('ten million columns: peak memory, MB (mapped pages count)', many['command']['mb'], 2000, False),
         check('values: largest error / largest value of the column', largest['value'], 1e-6, False),
         check('errors: largest relative error', largest['stderr'], 1e-5, False),
@@ -230,5 +231,5 @@ def table(r):
     rows += [[f'large table: {k}', x, 2*x/two] for k, x in r['words'].items()]
     rows += [[f'CSV or frame: {k}', x['cpu'], ''] for k, x in r['csv'].items()]
     m = r['many']
-    return rows + [[f"many columns: {k}", x, x/m['product']] for k, x in (('reading', m['reading']), ('product', m['product']),
+    return rows + [[f"many columns: {k}", x, x/m['product']] for k, x in (('reading', m['reading']), ('product', m['product']), ('averages', m['averages']['cpu']),
                                                                          ('command', m['command']['cpu']))]

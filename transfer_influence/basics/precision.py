@@ -13,7 +13,7 @@ import numpy as np
 
 # %% ../../nbs/00_basics/10_precision.ipynb #c7f5c635
 from .errors import need
-from .array_files import LARGE
+from .array_files import LARGE, passing
 
 # %% ../../nbs/00_basics/10_precision.ipynb #2e36cf94
 NEAR = 8. # numbers up to so many times their range leave float32 six digits for differences
@@ -32,9 +32,9 @@ class Seen:
 def blocks(a:np.ndarray): # (m, n)
     "Slices of rows and of columns that fit the cache, all rows of some columns before the next columns."
     m, n = a.shape; width = 2**14 if a.strides[0] >= a.strides[1] else max(1, BLOCK//max(1, m)) # as they lie in memory
-    for j in range(0, n, width):
-        w = min(width, n - j); rows = BLOCK//w
-        for i in range(0, m, rows): yield slice(i, min(m, i + rows)), slice(j, j + w)
+    for c in passing(a, (slice(j, min(n, j + width)) for j in range(0, n, width))):
+        rows = BLOCK//(c.stop - c.start)
+        for i in range(0, m, rows): yield slice(i, min(m, i + rows)), c
 
 def _ends(a, sample):
     "Smallest and largest number of each column, some columns at a time; NaN where one is. Fills the sample."

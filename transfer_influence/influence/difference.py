@@ -16,6 +16,7 @@ import numpy as np
 # %% ../../nbs/50_influence/00_difference.ipynb #28ad98d1
 from ..basics.errors import InputError, need
 from ..basics.arrays import as_mask, as_numbers
+from ..basics.array_files import passing
 from ..basics.named_axes import by_rows, given, turned
 
 # %% ../../nbs/50_influence/00_difference.ipynb #8c302894
@@ -201,7 +202,7 @@ def average_columns(y,  # (m, n) numbers
                    ) -> np.ndarray: # (m, groups) float64
     "Means over groups of columns, for each model, in one pass."
     size = np.bincount(of[of >= 0]); total = np.zeros((len(y), len(size)))
-    for c in column_blocks(len(y), 1, len(of)):
+    for c in passing(y, column_blocks(len(y), 1, len(of))):
         if len(size) == 1 and (of[c] == 0).all(): total[:, 0] += y[:, c].sum(1, dtype=np.float64); continue
         order = np.argsort(of[c], kind='stable'); order = order[(of[c] < 0).sum():]
         if not len(order): continue

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 # %% ../../nbs/50_influence/12_many_columns.ipynb #97256aa5
+from ..basics.array_files import passing
 from ..basics.errors import need
 from ..basics.machine import usable_memory
 from ..design.masks import shared_subsets
@@ -56,7 +57,7 @@ def influence_to_folder(predictions:Predictions,
     columns = DimColumns(z, np.float32, check_groups(z, p.class_names, missing))
     width = int(np.clip(5_000_000//z.shape[1], 1024, 65536)) # a block of three tables takes 60 MB
     with TableWriter(out, p.class_names, y.shape[1], table_facts(p, 'dim', name, plain_zero(p.masks))) as w:
-        for part in w.missing(width):
+        for part in passing(y, w.missing(width)):
             w.put(part, *_block(columns, y[:, part], of))
             if tell: tell(part.stop, y.shape[1])
     return replace(load_influence(w.place), predictions=p)
