@@ -242,7 +242,7 @@ def test_writer_refuses(p, tmp_path):
 
 def test_command(tmp_path, p):
     ti.save_predictions(p, tmp_path/'own.npz'); run = lambda *args: subprocess.run([BIN/'ti-influence', tmp_path/'own.npz', *args], capture_output=True, text=True)
-    code = f'import sys; from transfer_influence.cli.train import ti_influence as f; [f({str(tmp_path/"own.npz")!r}, x) for x in sys.argv[1:]]'
+    code = f'import sys; from transfer_influence.cli.tables import ti_influence as f; [f({str(tmp_path/"own.npz")!r}, x) for x in sys.argv[1:]]'
     r = subprocess.run([sys.executable, '-c', code, *(f'{tmp_path}/t{s}' for s in ALL)], capture_output=True, text=True); assert r.returncode == 0, r.stderr
     for s in FORMS: same(load_influence(f'{tmp_path}/t{s}'), ti.class_influence(p))
     assert len(pd.read_parquet(tmp_path/'t.parquet')) == len(pd.read_csv(tmp_path/'t.csv')) == 210
