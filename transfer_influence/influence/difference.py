@@ -62,7 +62,7 @@ def _deviations(y, dtype, room) -> tuple: # (m, b) numbers, and what makes array
     whole = dtype == np.float32 and (y[0] == np.rint(y[0])).all() and (y == np.rint(y)).all() # such as right and wrong
     with np.errstate(all='ignore'): # what is not finite is found in the sums
         both, centre = room((m, 2*b), dtype), np.rint(y.mean(0)) if whole else _centre(y)
-        np.subtract(y, centre, out=both[:, :b], casting='same_kind')
+        np.subtract(y, centre, out=both[:, :b], dtype=np.promote_types(y.dtype, dtype), casting='same_kind')
         np.multiply(both[:, :b], both[:, :b], out=both[:, b:])
     return both, whole
 

@@ -53,7 +53,7 @@ def _quantile(p, dof):
     terms = (z2 + 1)/4, ((5*z2 + 16)*z2 + 3)/96, (((3*z2 + 19)*z2 + 17)*z2 - 15)/384, (
         (((79*z2 + 776)*z2 + 1482)*z2 - 1920)*z2 - 945)/92160
     t = z*(1 + u*(terms[0] + u*(terms[1] + u*(terms[2] + u*terms[3]))))
-    few = dof < MANY
+    few = dof < MANY/2
     if few.any(): t[few] = stdtrit(dof[few], p)
     return t
 
@@ -119,11 +119,11 @@ def _running_means(key, q, step:int=2**18):
         wrong, places, rank = _taken(key, start, start + step)
         wrong = total + np.cumsum(wrong); q[places], total = wrong/rank, wrong[-1]
 
-def q_of_table(e:Estimate, signs:bool=False) -> np.ndarray: # (K, n), float32 for large tables
+def q_of_table(e:Estimate, signs:bool=False) -> np.ndarray: # (K, n)
     "`q_values` of `p_values`, or `sign_q_values`; of a large table to seven digits, and 0 below 1e-45."
     size = e.values.size
     if not 2**20 < size < 2**32: return sign_q_values(e) if signs else q_values(p_values(e))
-    q, parts = np.full(size, np.nan, np.float32), _parts(_wrong_sign, e.values, e.stderr) if signs else _parts(
+    q, parts = np.full(size, np.nan, e.values.dtype), _parts(_wrong_sign, e.values, e.stderr) if signs else _parts(
         _p, e.values, e.stderr, e.dof)
     (_running_means if signs else _rates)(_keys(size, parts), q)
     return q.reshape(e.values.shape)
