@@ -156,3 +156,42 @@ def test_a_half_that_shares_subsets():
     p = from_arrays(rng.random((60, 6)) < .5, rng.normal(size=(60, 2)), labels=range(2))
     assert not _all_own(_subset_numbers(masks)) and _all_own(_subset_numbers(rng.random((60, 30)) < .5))
     assert np.isfinite(split_half(p).r) and null_band(p).shape == (20, 6, 2)
+
+
+def by_hand(z, y):
+    "Values, errors, degrees of freedom, each class by itself; a group without spread has the variance of its column."
+    y = y.astype(np.longdouble); y = y - y.mean(0); whole, out = y.var(0, ddof=1), []
+    def group(a): v = a.var(0, ddof=1); return a.mean(0), np.where(v > 1e-15*whole, v, whole)/len(a), len(a) - 1
+    for k in z.T:
+        (m1, e1, d1), (m0, e0, d0) = group(y[k]), group(y[~k])
+        out.append((m1 - m0, np.sqrt(e1 + e0), (e1 + e0)**2/(e1**2/d1 + e0**2/d0)))
+    return (np.stack(x).astype(np.float64) for x in zip(*out))
+
+
+SHIFTED = {'as they are': lambda y: y.astype(np.float32), '+1e8': lambda y: y + 1e8, '-3e9': lambda y: y - 3e9, 'int64': lambda y: np.round(1e6*y).astype(np.int64) + 10**9,
+           'right or wrong': lambda y: (y > -1).astype(np.float32), 'nearly always right': lambda y: y > -2.5, 'tiny': lambda y: 1e-20*y, 'huge': lambda y: 1e25*y,
+           'all but told by a class': lambda y: y + 1e3*y[:, :1]}
+
+
+@pytest.mark.parametrize('shift', SHIFTED)
+def test_large_tables_are_exact(monkeypatch, shift):
+    "Products in float32, as large tables have them, beside sums in extended precision; q-values beside those of scipy."
+    from scipy.special import stdtr
+    from scipy.stats import false_discovery_control
+    from transfer_influence.influence import difference
+    rng = np.random.default_rng(0); z = rng.random((400, 30)) < .5; z[:, 1] = rng.random(400) < .05
+    y = SHIFTED[shift](z[:, :4].astype(float) @ rng.normal(0, .5, (4, 60)) + rng.normal(size=(400, 60)))
+    monkeypatch.setattr(difference, 'SMALL', 0); y = y[:, (y != y[:1]).any(0)]
+    r = class_influence(from_arrays(z, y)); v, se, dof = by_hand(z, np.asarray(y))
+    assert r.values.dtype == np.float32
+    assert (abs(r.values - v).max(0)/abs(v).max(0)).max() < 1e-6 and abs(r.stderr/se - 1).max() < 1e-5 and abs(r.dof/dof - 1).max() < 1e-5
+    q = false_discovery_control(2*stdtr(dof, -abs(v)/se).ravel()).reshape(v.shape)
+    assert abs(np.asarray(r.qvalues)/q - 1)[q > 1e-30].max() < 1e-4
+
+
+def test_constant_columns_in_float32(monkeypatch):
+    from transfer_influence.influence import difference
+    monkeypatch.setattr(difference, 'SMALL', 0)
+    rng = np.random.default_rng(0); y = rng.normal(size=(60, 4)).astype(np.float32); y[:, 1] = .1; y[:, 2] = 3e9
+    r = class_influence(from_arrays(rng.random((60, 5)) < .5, y))
+    assert (r.values[:, 1:3] == 0).all() and (r.stderr[:, 1:3] == 0).all() and (r.dof[:, 1:3] == 58).all() and np.isfinite(r.values).all()

@@ -131,20 +131,19 @@ def fill(self:ColumnSums, y, # (m, b) outputs
     "Write values, standard errors and degrees of freedom (K, b). Raises `InputError` for what is not finite."
     dtype = dtype or self.dtype
     both, whole = _deviations(y, dtype, self.room); sums = self.sums(both)
+    if whole and sums[3].max() < 2**24: sums = [x.astype(np.float64) for x in sums] # they are exact
     with np.errstate(all='ignore'): doubtful = welch(sums, self.n_in, self.m, out)
-    if dtype == np.float32: self._again(y, out, doubtful, sums, whole)
+    if sums[0].itemsize == 4: self._again(y, out, doubtful, sums[3])
     else: need(np.isfinite(sums[3]).all(), 'outputs are NaN or infinite; leave these models out')
     for o in out: o[self.bad] = np.nan
 
 @patch
-def _again(self:ColumnSums, y, out, doubtful, sums, whole):
-    "In float64 those columns that float32 may have blurred; its sums of whole numbers are exact."
-    t2 = sums[3]; tiny = np.flatnonzero(t2 < 1e-28) # their squares are not numbers of float32, or they are constant
+def _again(self:ColumnSums, y, out, doubtful, t2):
+    "In float64 those columns that float32 may have blurred."
+    tiny = np.flatnonzero(t2 < 1e-28) # their squares are not numbers of float32, or they are constant
     doubtful |= ~(t2 < 1e32); doubtful[tiny] = (y[:, tiny] != y[0, tiny]).any(0)
     c = np.flatnonzero(doubtful); exact = [np.empty((len(self.n_in), len(c))) for _ in out]
-    if not len(c): return
-    if whole and t2.max() < 2**24: welch([x[..., c].astype(np.float64) for x in sums], self.n_in, self.m, exact)
-    else: self.fill(y[:, c], exact, np.float64)
+    if len(c): self.fill(y[:, c], exact, np.float64)
     for o, x in zip(out, exact): o[:, c] = x
 
 # %% ../../nbs/50_influence/00_difference.ipynb #ae9babd3
