@@ -57,7 +57,7 @@ def calls(a:dict, classes:int) -> dict: # {name: CPU-seconds}, with the product'
     one, parts = product(z, y), (torch.from_numpy(z), torch.from_numpy(y[:, :100]))
     t = dict(product=one, product64=cpu(lambda: zt @ exact), eigen=eigen(z.shape[1]), from_arrays=cpu(lambda: ti.from_arrays(**a)),
              class_influence=cpu(lambda: ti.class_influence(p), 7),
-             authors=cpu(lambda: meter(*parts), 3)*y.shape[1]/100, ridge=cpu(lambda: ti.class_influence(p, method='ridge')),
+             authors=cpu(lambda: meter(*parts), 3)*y.shape[1]/100, ridge=cpu(lambda: ti.class_influence(p, method='ridge'), 7),
              split_half=cpu(lambda: ti.split_half(p)), null_band=cpu(lambda: ti.null_band(p)),
              plan=cpu(lambda: ti.plan_models(p)), variance=cpu(lambda: ti.variance_report(p), 1))
     r = ti.class_influence(p); mean = r.mean()
