@@ -24,7 +24,9 @@ class Numbered(Sequence):
         return f'image {range(self.n)[i]}'
     def __iter__(self): return (f'image {j}' for j in range(self.n))
     def __contains__(self, name): return self._number(name) is not None
-    def __eq__(self, other): return len(other) == self.n and all(a == b for a, b in zip(self, other))
+    def __eq__(self, other):
+        if isinstance(other, Numbered): return other.n == self.n
+        return isinstance(other, Sequence) and len(other) == self.n and all(a == b for a, b in zip(self, other))
     def __hash__(self): return hash(tuple(self))
     def __repr__(self): return f"Numbered({self.n}): 'image 0', …"
     def count(self, name): return int(name in self)
