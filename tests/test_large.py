@@ -131,7 +131,7 @@ def test_folder_of_arrays(tmp_path):
 
 @pytest.mark.parametrize('change, message', [
     (lambda f: (f/'outputs.npy').unlink(), r"has no array 'outputs' \(models × images\)"),
-    (lambda f: (f/'masks.npy').unlink(), 'no run folder and no file at'),
+    (lambda f: (f/'masks.npy').unlink(), r"has no array 'masks' .*; it has \['.*outputs'"),
     (lambda f: (f/'outputs.npy').write_bytes(b'hello'), 'cannot read .*outputs.npy as a plain array'),
     (lambda f: (f/'outputs.npy').write_bytes((f/'outputs.npy').read_bytes()[:5000]), 'cannot read .*outputs.npy as a plain array'),
     (lambda f: (f/'outputs.npy').write_bytes(b''), 'cannot read .*outputs.npy as a plain array'),

@@ -154,9 +154,9 @@ def test_a_second_look_is_free():
     from transfer_influence.influence.tails import q_values
     r = class_influence(arrays(n=30)); repr(r), r._repr_html_(), r.top(3)
     assert '_q' not in vars(r) and '_mean' in vars(r)  # shown are those of the mean; of rows only those that are looked at
-    text = str(r.top(3)); kept = vars(r)['_q']
+    text = str(r.top(3, 0)); kept = vars(r)['_q']
     r.bottom(2, 4); r.qvalues[:] = 9
-    assert text == str(r.top(3)) and pickle.loads(pickle.dumps(r.top(1)[0])) == r.top(1)[0]
+    assert [str(x) for x in r.top(3)] == [str(x) for x in r.mean().top(3)] and text == str(r.top(3, 0)) and pickle.loads(pickle.dumps(r.top(1, 0)[0])) == r.top(1, 0)[0]
     assert vars(r)['_q'] is kept and np.array_equal(r.qvalues, q_values(np.asarray(r.pvalues)))
     assert r.mean().qvalues.shape == (6, 1)
 

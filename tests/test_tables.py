@@ -249,3 +249,29 @@ def test_command(tmp_path, p):
     for out, words in ((tmp_path/'t.xlsx', '.npz, .zarr, .parquet, .csv'), (tmp_path/'own.npz', 'the file that is read'), (tmp_path, 'something else')):
         start = time.time(); r = run('--out', out, '--method', 'no such method')
         assert r.returncode == 1 and words in r.stderr and len(r.stderr.splitlines()) == 1, r.stderr  # before the method is looked at
+
+
+def test_two_writers(p, tmp_path):
+    "A second process that writes the same table is told so; an unfinished table is not opened, under either name."
+    from transfer_influence.influence.table_writer import table_facts
+    facts, block = table_facts(p, 'dim', 'margin', 'average'), np.ones((7, 10))
+    with TableWriter(tmp_path/'t', p.class_names, 30, facts) as w:
+        w.put(slice(0, 10), block, block, block)
+        code = 'import sys\nfrom transfer_influence.influence.table_writer import _lock\nfrom pathlib import Path\n_lock(Path(sys.argv[1]))'
+        r = subprocess.run([sys.executable, '-c', code, str(tmp_path/'t.part')], capture_output=True, text=True)
+        assert 'another process writes' in r.stderr.splitlines()[-1]
+    for name in ('t', 't.part'): refused(lambda: load_influence(tmp_path/name), 'not complete', 'goes on with it')
+
+
+def test_command_says_what_it_does(tmp_path):
+    "A folder before a file of its stem, models that are left out, the name that a file got, text files that end as such."
+    rng = np.random.default_rng(0); y = rng.normal(size=(60, 40)); y[5, 3] = np.nan; z = rng.random((60, 4)) < .5
+    np.savez(tmp_path/'a.npz', masks=z[:20], outputs=y[20:40]); (tmp_path/'a').mkdir()
+    np.save(tmp_path/'a/masks.npy', z); np.save(tmp_path/'a/outputs.npy', y)
+    def run(*args):
+        return subprocess.run([Path(sys.executable).parent/'ti-influence', *map(str, args)], capture_output=True, text=True, cwd=tmp_path)
+    r = run('a', '--allow-partial', '--out', 't'); assert '1 of 60 models are left out' in r.stderr and '59 models' in r.stdout, r
+    assert r.stdout.splitlines()[-1].endswith('t.npz') and (tmp_path/'t.npz').is_file()
+    assert 'end it with .csv' in run('a.npz', '--csv', 't.parquet').stderr and not (tmp_path/'t.parquet').exists()
+    assert 'read it with load_influence' in run('t.npz').stderr
+    (tmp_path/'b').mkdir(); np.save(tmp_path/'b/mask.npy', z); assert "no array 'masks'" in run('b').stderr

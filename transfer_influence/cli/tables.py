@@ -6,6 +6,8 @@
 __all__ = ['written', 'influence_json', 'check_out', 'write_table', 'tell_columns', 'ti_influence', 'ti_report']
 
 # %% ../../nbs/80_cli/06_tables.ipynb #833f9f0c
+from pathlib import Path
+import os
 import sys
 
 from fastcore.script import call_parse
@@ -15,7 +17,8 @@ from .train import is_arrays, open_predictions
 
 # %% ../../nbs/80_cli/06_tables.ipynb #4e3fa56a
 def written(out, csv) -> str:
-    "Lines that say what was written."
+    "Lines that say what was written, under which name."
+    if out and not out.endswith(('/', os.sep)) and not Path(out).suffix and not Path(out).is_dir(): out += '.npz'
     return ''.join(f'\nThe {w}: {p}' for w, p in (('influence file', out), ('table', csv)) if p)
 
 def influence_json(table) -> str:
@@ -32,6 +35,8 @@ def check_out(out, source, csv) -> None:
     from transfer_influence.basics.errors import need
     from transfer_influence.basics.places import place_of
     from transfer_influence.influence.table_stores import table_place
+    other = csv and csv.endswith(('.npz', '.zarr', '.parquet'))
+    need(not other, f"--csv writes text, not '{csv}'; end it with .csv")
     if out is None: return
     table_place(out)
     need(place_of(out) != place_of(source), '--out names the file that is read; give another name')
@@ -40,12 +45,13 @@ def check_out(out, source, csv) -> None:
 # %% ../../nbs/80_cli/06_tables.ipynb #feb61db5
 def write_table(p, out, output, method, missing, zero) -> None:
     "Estimate a table of all images and write it; a large one block of columns by block."
-    from transfer_influence.influence.many_columns import influence_to_folder, is_large, need_memory
+    from transfer_influence.influence.many_columns import (
+        influence_to_folder, is_large, need_memory, warn_large)
     from transfer_influence.influence.result import class_influence
     from transfer_influence.influence.table_stores import FOLDERS, table_place
     in_blocks = is_large(p) and table_place(out)[1] in FOLDERS and method == 'dim' and not zero
     if in_blocks: influence_to_folder(p, out, output, missing, tell_columns('ti-influence')); return
-    if is_large(p): need_memory(p)
+    if is_large(p): need_memory(p); warn_large(p)
     class_influence(p, output, method, missing, zero).save(out)
 
 def tell_columns(command:str, every:float=5):
@@ -55,9 +61,9 @@ def tell_columns(command:str, every:float=5):
     def tell(done, n):
         nonlocal at, first
         now = monotonic(); first = (done, now) if first is None else first
-        if now - at < every or done <= first[0]: return
+        if now - at < every or done in (first[0], n): return
         left = (n - done)*(now - first[1])/(done - first[0]); at = now
-        print(f'{command}: {done:,} of {n:,} columns, about {left:.0f} seconds left', file=sys.stderr)
+        print(f'{command}: {done:,} of {n:,} columns, about {left + .5:.0f} seconds left', file=sys.stderr)
     return tell
 
 # %% ../../nbs/80_cli/06_tables.ipynb #0a0f9c05

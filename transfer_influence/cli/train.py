@@ -151,10 +151,11 @@ def is_arrays(source:str) -> bool:
     if is_address(source): return False
     if not Path(source).is_dir(): return True
     from transfer_influence.records.store import is_run
-    return (Path(source)/'masks.npy').is_file() and not is_run(source)
+    return any(Path(source).glob('*.npy')) and not is_run(source)
 
 def open_predictions(source:str, target:str=None, allow_partial:bool=False):
     "Predictions from a run folder, an `.npz` file, or a folder of arrays with masks.npy."
+    from warnings import warn
     from transfer_influence.basics.errors import need
     if not is_arrays(source):
         from transfer_influence.records.read_run import read_predictions
@@ -162,6 +163,8 @@ def open_predictions(source:str, target:str=None, allow_partial:bool=False):
         return read_predictions(open_run(source), target)
     from transfer_influence.records.predictions import load_predictions
     p = load_predictions(source, allow_partial)
+    m = p.n_models + p.left_out
+    if p.left_out: warn(f'{p.left_out} of {m} models are left out: their outputs are NaN or infinite')
     need(target in (None, p.target), f"{source} holds the target '{p.target}', not '{target}'; leave --target out")
     return p
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIGN', 'ZEROS', 'InfluenceResult', 'output_to_explain', 'class_influence', 'mean_of', 'mean_influence',
-           'influence_by_class', 'Ranked', 'kind_of_q', 'q_or_nan', 'ranked', 'rank_of', 'about_sign', 'extremes',
-           'describe', 'table_rows']
+           'influence_by_class', 'Ranked', 'kind_of_q', 'q_or_nan', 'whole_target', 'ranked', 'rank_of', 'about_sign',
+           'extremes', 'describe', 'table_rows']
 
 # %% ../../nbs/50_influence/05_result.ipynb #499eca3c
 from dataclasses import dataclass, field, replace
@@ -87,8 +87,8 @@ def ci(self:InfluenceResult, level:float=.95) -> tuple:
     return interval(_with_errors(self), level)
 
 # %% ../../nbs/50_influence/05_result.ipynb #3a28e30a
-def _count(k):
-    need(isinstance(k, (int, np.integer)), f'say how many first, then the column: top(3, {k!r})')
+def _count(k, what='top'):
+    need(isinstance(k, (int, np.integer)), f'say how many first, then the column: {what}(3, {k!r})')
     return k
 
 @patch
@@ -100,13 +100,13 @@ def by_target_class(self:InfluenceResult):
     "Influence on the mean output over each target class."
     return influence_by_class(self)
 @patch
-def top(self:InfluenceResult, k:int=10, column=0):
-    "The `k` most positive source classes of a column."
+def top(self:InfluenceResult, k:int=10, column=None):
+    "The `k` most positive source classes of a column; without one on the whole target, where that is known."
     return ranked(self, column)[:_count(k)]
 @patch
-def bottom(self:InfluenceResult, k:int=10, column=0):
-    "The `k` most negative source classes of a column, the most negative first."
-    return ranked(self, column)[::-1][:_count(k)]
+def bottom(self:InfluenceResult, k:int=10, column=None):
+    "The `k` most negative source classes, the most negative first, as `top` has them."
+    return ranked(self, column)[::-1][:_count(k, 'bottom')]
 
 # %% ../../nbs/50_influence/05_result.ipynb #be319fe0
 @patch
@@ -237,10 +237,17 @@ def _tests(result): # {'p': p-values, 'q': q-values}, or {'s': shares of wrong s
     if kind_of_q(result) == 's' or not result.has_errors: return {kind_of_q(result): q_or_nan(result)}
     return dict(p=p_values(result._estimate), q=_q(result))
 
+# %% ../../nbs/50_influence/05_result.ipynb #c4408ff1
+def whole_target(result:InfluenceResult) -> InfluenceResult:
+    "The mean over the target where there are several columns and it is known, else the result itself."
+    known = len(result.columns) > 1 and (result.predictions is not None or '_mean' in vars(result))
+    return result.mean() if known else result
+
 def ranked(result:InfluenceResult,
-           column=0, # number or name of a column
+           column=None, # number or name of a column; empty: the whole target, or else the first column
           ) -> list: # of `Ranked`, most positive first
     "All source classes in the order of their influence on one column."
+    if column is None: result, column = whole_target(result), 0
     j, kind = position(column, result.columns), kind_of_q(result)
     v, e = result.values[:, j], result.stderr[:, j]
     def q(k): return lambda: float(q_or_nan(result)[k, j])
@@ -250,7 +257,7 @@ def ranked(result:InfluenceResult,
 # %% ../../nbs/50_influence/05_result.ipynb #5019d92d
 def rank_of(result:InfluenceResult,
             name:str, # a source class
-            column=0, # number or name of a column
+            column=None, # number or name of a column; empty: as in `ranked`
            ) -> int:  # 1: the most positive class
     "The rank of one source class on one column. Raises `InputError` for an unknown class."
     need(name in result.class_names, f"no class '{name}'{nearest(name, result.class_names)}")
@@ -276,8 +283,7 @@ def extremes(result:InfluenceResult, k:int=5) -> list: # of dicts
 
 def describe(result:InfluenceResult) -> str:
     "A few lines for people: what it is, its extremes on the whole target, and what the sign means."
-    (head, sign), of = about_sign(result).split('\n', 1), result
-    if len(result.columns) > 1 and (result.predictions or '_mean' in vars(result)): of = result.mean()
+    (head, sign), of = about_sign(result).split('\n', 1), whole_target(result)
     rows, first = ranked(of), f' on {of.columns[0]}' if len(result.columns) > 1 else ''
     up, down = [r for r in rows if r.influence > 0], [r for r in rows[::-1] if r.influence < 0]
     top, bottom = (', '.join(map(str, r[:3])) or 'none' for r in (up, down))

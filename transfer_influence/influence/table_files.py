@@ -142,11 +142,14 @@ def _there(path):
     "What is to be read. Raises `InputError` where nothing is there, or what is not read."
     need(not is_address(path), f'{path} is an address; copy the table to this machine and give a path')
     place = place_of(path)
+    need(not (place/'done.txt').is_file() and place.suffix != '.part', f'{place} is not complete; the command that '
+         'began it goes on with it')
     if reader := {'.parquet': 'read_parquet', '.csv': 'read_csv'}.get(place.suffix):
         raise InputError(f'load_influence reads .npz, .zarr and folders; {place.name} is read by pandas.{reader}')
     if not place.exists() and (about := read_about(part_of(place))):
         done, n = read_done(part_of(place), about['n']).sum(), about['n']
-        raise InputError(f'{place} is not complete: {done} of {n} columns are done; write the others first')
+        raise InputError(f'{place} is not complete: {done} of {n} columns are done; the command that began it goes '
+                         'on with it')
     place = place if place.is_dir() else file_to_read(path, '.npz')
     need(place.exists(), f'no file at {place}; {MAKE}')
     return place

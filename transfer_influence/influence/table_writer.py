@@ -8,6 +8,7 @@ __all__ = ['TABLES', 'WORDS', 'crc', 'table_facts', 'describe_table', 'part_of',
 # %% ../../nbs/50_influence/12_table_writer.ipynb #31acf11c
 from pathlib import Path
 from time import monotonic
+import errno
 import json
 import os
 import re
@@ -65,10 +66,22 @@ def runs(yes) -> list: # of (start, stop)
 def _check_same(about, found, place):
     "Raises `InputError` where a folder holds another table, and tells how it differs."
     other = [k for k in about if k != 'version' and about[k] != found.get(k)]
-    if other == ['small']: other = [k for k in about['small'] if about['small'][k] != found['small'].get(k)]
+    if other == ['small']: # means may differ in the last digits, from machine to machine
+        other = [k for k, x in about['small'].items() if k[:5] != 'mean_' and x != found['small'].get(k)]
     need(not other, f"{place} holds another table: it differs in {', '.join(other)}; give another name, or delete it")
 
 # %% ../../nbs/50_influence/12_table_writer.ipynb #484d433c
+def _lock(folder): # an open file, or None where the system has no locks
+    "Raises `InputError` where another process writes this table."
+    try: import fcntl
+    except ImportError: return None
+    held = open(next(f for f in (folder/'about.json', folder/'zarr.json') if f.is_file()), 'rb')
+    try: fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        need(e.errno not in (errno.EAGAIN, errno.EACCES), f'another process writes {folder}; wait for it, or give '
+                                                          'another name')
+    return held
+
 def _begin(folder, kind, shape, about, small):
     "An empty table, which is there with all its arrays, or not at all."
     with whole(folder) as new:
@@ -90,6 +103,7 @@ class TableWriter:
         if not self.folder.exists(): _begin(self.folder, FOLDERS[kind], self.shape, about, small)
         found = read_about(self.folder); need(found, f'{self.folder} is something else; delete it')
         _check_same(about, found, self.folder)
+        self.lock = _lock(self.folder)
         self.store = FOLDERS[kind](self.folder, self.shape)
         self.done = read_done(self.folder, n) if self.folder != self.place else np.ones(n, bool)
 
@@ -97,6 +111,7 @@ class TableWriter:
     def __exit__(self, *_):
         self.keep(); self.store.close()
         if self.done.all() and self.folder != self.place: _finish(self)
+        if self.lock: self.lock.close()
     def __repr__(self): return f'TableWriter: {self.place}, {self.done.sum()} of {len(self.done)} columns done'
 
 # %% ../../nbs/50_influence/12_table_writer.ipynb #77adda35

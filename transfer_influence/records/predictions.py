@@ -251,14 +251,17 @@ def load_predictions(path, # an .npz file with masks (m, K) and outputs (m, n), 
                     ) -> Predictions:
     """Read predictions; of a folder of .npy files, and of a large uncompressed file, outputs are mapped, not read.
     Raises `InputError` where the file is missing, incomplete, holds pickles or does not fit together."""
-    path = file_to_read(path, '.npz')
-    need(Path(path).is_file() or (Path(path)/'masks.npy').is_file(), f'no run folder and no file at {path}; give a '
-         'run folder, or an .npz file with masks and outputs')
+    path = path if Path(path).is_dir() else file_to_read(path, '.npz')
+    there = Path(path).is_file() or any(Path(path).glob('*.npy'))
+    need(there, f'no run folder and no file at {path}; give a run folder, an .npz file with masks and '
+         'outputs, or a folder with masks.npy and outputs.npy')
     a = _arrays_of(path)
+    need('influence' not in a, f'{path} is a table of influence; read it with load_influence')
+    held = sorted(a)
     outputs = {k.removeprefix('output_'): a.pop(k) for k in list(a) if k.startswith('output_')}
     if 'outputs' in a: outputs['output'] = a.pop('outputs')
     for k, ok, what in [('masks', 'masks' in a, 'classes'), ('outputs', outputs, 'images')]:
-        need(ok, f"{path} has no array '{k}' (models × {what}); it has {sorted(a)}: give one of them that name")
+        need(ok, f"{path} has no array '{k}' (models × {what}); it has {held}: give one of them that name")
     known = {f.name for f in fields(Predictions)} - {'outputs', 'left_out'}
     for k in set(a) - known - {'left_out'}: warnings.warn(f"{path}: the array '{k}' is not used{nearest(k, known)}")
     known = {k: str(v) if k == 'target' else v for k, v in a.items() if k in known}
