@@ -1,4 +1,7 @@
 "Results at the edges: of what float32 holds, of pairs that a class decides, of penalties at the end of their range."
+from pathlib import Path
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -10,6 +13,7 @@ from transfer_influence.influence import difference, methods, regression
 from transfer_influence.influence.difference import Estimate, shrink
 from transfer_influence.influence.tails import interval, p_values
 from transfer_influence.basics.errors import InputError
+from transfer_influence.records.predictions import load_predictions
 
 
 def drawn(m, K=8, design='exact'): return np.asarray(sample_masks(m, [f'c{k}' for k in range(K)], design=design, seed=1))
@@ -83,3 +87,30 @@ def test_shrinking_in_float32_is_that_in_float64():
         got, want = shrink(e), shrink(Estimate(v, s, s*0 + 9))
         np.testing.assert_allclose(got.values/scale, want.values, rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(got.stderr/scale, want.stderr, rtol=1e-5)
+
+def command(*args):
+    "Exit status and what a command prints; as it is installed."
+    code = 'import sys; from transfer_influence.cli.tables import ti_influence\n'
+    code += 'if __name__ == "__main__": sys.exit(ti_influence())'
+    script = Path(args[0]).with_name('run_it.py'); script.write_text(code)
+    done = subprocess.run([sys.executable, script, *map(str, args)], capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+def test_no_table_is_written_over_what_is_read(tmp_path):
+    rng, z = np.random.default_rng(0), drawn(40); file = tmp_path/'a.npz'
+    np.savez(file, masks=z, outputs=rng.normal(size=(40, 5)), labels=np.zeros(5, int)); before = file.read_bytes()
+    (tmp_path/'link.csv').symlink_to(file)
+    for csv in (file, tmp_path/'link.csv'):
+        status, said = command(file, '--csv', csv)
+        assert status and '--csv names the file that is read' in said and file.read_bytes() == before
+    status, said = command(file, '--out', tmp_path/'table')
+    assert not status and f"The influence file: {tmp_path/'table'}.npz" in said and (tmp_path/'table.npz').is_file()
+
+def test_unused_arrays_are_told_in_one_order(tmp_path):
+    rng, z = np.random.default_rng(0), drawn(40)
+    np.savez(tmp_path/'a.npz', masks=z, outputs=rng.normal(size=(40, 5)), labels=np.zeros(5, int), zz=z, yy=z)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always'); load_predictions(tmp_path/'a.npz')
+    said = [str(w.message) for w in told if 'is not used' in str(w.message)]
+    assert [s.split("'")[1] for s in said] == ['yy', 'zz']
+    assert all('class_names, labels, masks, split, target, target_class_names' in s for s in said)
