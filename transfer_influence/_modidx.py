@@ -1826,6 +1826,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                   'transfer_influence/influence/difference.py'),
                                                          'transfer_influence.influence.difference._groups': ( '50_influence/difference.html#_groups',
                                                                                                               'transfer_influence/influence/difference.py'),
+                                                         'transfer_influence.influence.difference._in_float32': ( '50_influence/difference.html#_in_float32',
+                                                                                                                  'transfer_influence/influence/difference.py'),
                                                          'transfer_influence.influence.difference.average_columns': ( '50_influence/difference.html#average_columns',
                                                                                                                       'transfer_influence/influence/difference.py'),
                                                          'transfer_influence.influence.difference.check_counts': ( '50_influence/difference.html#check_counts',

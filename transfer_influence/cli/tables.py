@@ -6,8 +6,6 @@
 __all__ = ['written', 'influence_json', 'check_out', 'write_table', 'tell_columns', 'ti_influence', 'ti_report']
 
 # %% ../../nbs/80_cli/06_tables.ipynb #833f9f0c
-from pathlib import Path
-import os
 import sys
 
 from fastcore.script import call_parse
@@ -17,8 +15,9 @@ from .train import is_arrays, open_predictions
 
 # %% ../../nbs/80_cli/06_tables.ipynb #4e3fa56a
 def written(out, csv) -> str:
-    "Lines that say what was written, under which name."
-    if out and not out.endswith(('/', os.sep)) and not Path(out).suffix and not Path(out).is_dir(): out += '.npz'
+    "Lines that say what was written."
+    from transfer_influence.influence.table_stores import table_place
+    if out and table_place(out)[1] == '.npz' and not str(out).endswith('.npz'): out = f'{out}.npz' # as it was written
     return ''.join(f'\nThe {w}: {p}' for w, p in (('influence file', out), ('table', csv)) if p)
 
 def influence_json(table) -> str:
@@ -31,16 +30,20 @@ def influence_json(table) -> str:
 
 # %% ../../nbs/80_cli/06_tables.ipynb #86f75305
 def check_out(out, source, csv) -> None:
-    "Raises `InputError` where no table can be written to `--out`, or it is the place of something else."
+    "Raises `InputError` where no table can be written to `--out`, or a name is the place of something else."
     from transfer_influence.basics.errors import need
-    from transfer_influence.basics.places import place_of
+    from os.path import realpath
+    from transfer_influence.basics.places import is_address, place_of
     from transfer_influence.influence.table_stores import table_place
     other = csv and csv.endswith(('.npz', '.zarr', '.parquet'))
     need(not other, f"--csv writes text, not '{csv}'; end it with .csv")
+    def real(name): name = str(place_of(name)); return name if is_address(name) else realpath(name)
+    need(not csv or not is_address(csv), f'--csv {csv} is an address; give a path')
+    need(not csv or real(csv) != real(source), '--csv names the file that is read; give another name')
     if out is None: return
-    table_place(out)
-    need(place_of(out) != place_of(source), '--out names the file that is read; give another name')
-    need(not csv or place_of(out) != place_of(csv), '--out and --csv name one file; give two')
+    place = real(table_place(out)[0])
+    need(place != real(source), '--out names the file that is read; give another name')
+    need(not csv or place != real(csv), '--out and --csv name one file; give two')
 
 # %% ../../nbs/80_cli/06_tables.ipynb #feb61db5
 def write_table(p, out, output, method, missing, zero) -> None:

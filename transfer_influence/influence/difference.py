@@ -52,6 +52,7 @@ def check_groups(z, # (m, K) bool
 def _centre(y):
     "About the mean of each column; of constant ones their very value."
     centre = y.mean(0); same = np.flatnonzero((y[:4] == y[0]).all(0))
+    if not np.isfinite(centre).all(): centre = y.mean(0, dtype=np.float64) # their sum is no float32
     same = same[(y[:, same] == y[0, same]).all(0)]
     centre[same] = y[0, same]
     return centre
@@ -144,6 +145,8 @@ def _again(self:ColumnSums, y, out, doubtful, t2):
     doubtful |= ~(t2 < 1e32); doubtful[tiny] = (y[:, tiny] != y[0, tiny]).any(0)
     c = np.flatnonzero(doubtful); exact = [np.empty((len(self.n_in), len(c))) for _ in out]
     if len(c): self.fill(y[:, c], exact, np.float64)
+    room = np.finfo(out[0].dtype).max; need(all((abs(x) < room)[np.isfinite(x)].all() for x in exact[:2]),
+         'influences are too large for a table in float32: divide the outputs by a power of ten')
     for o, x in zip(out, exact): o[:, c] = x
 
 # %% ../../nbs/50_influence/00_difference.ipynb #ae9babd3
@@ -174,13 +177,19 @@ def column_blocks(m:int, K:int, n:int) -> list: # of slices
     return [slice(j, min(j + step, n)) for j in range(0, n, step)]
 
 # %% ../../nbs/50_influence/00_difference.ipynb #a9cc3a75
+def _in_float32(y):
+    "Has float32 numbers for the differences and errors of these outputs?"
+    if y.dtype.kind != 'f' or y.itemsize < 8: return True
+    spread = [np.ptp(y[:, c], axis=0) for c in column_blocks(*y.shape[:1], 1, y.shape[1])]
+    return all(((s == 0) | (1e-30 < s) & (s < 1e30)).all() for s in spread)
+
 def difference_of_columns(z, # (m, K) bool
                           y, # (m, n) numbers
                           bad=(), # classes that cannot be told: NaN
                           make=ColumnSums) -> Estimate:
     "`difference_in_means` of what was checked."
     (m, K), n = z.shape, y.shape[1]
-    dtype = np.float64 if z.size*n < SMALL else np.float32
+    dtype = np.float64 if z.size*n < SMALL or not _in_float32(y) else np.float32
     sums, tables = make(z, dtype, bad), [np.empty((K, n), dtype) for _ in range(3)]
     for c in column_blocks(m, K, n): sums.fill(y[:, c], [t[:, c] for t in tables])
     return Estimate(*tables)
@@ -213,13 +222,13 @@ def average_columns(y,  # (m, n) numbers
 def spread_and_noise(e:Estimate) -> tuple: # (n,) each
     "Of each column the variance of the estimates over the classes, and how much of it their errors account for."
     K = np.maximum(np.isfinite(e.values).sum(0), 1)
-    mean, noise = (np.nansum(a, 0)/K for a in (e.values, e.stderr**2))
-    return np.nansum((e.values - mean)**2, 0)/np.maximum(K - 1, 1), noise
+    mean, noise = (np.nansum(a, 0)/K for a in (e.values, np.square(e.stderr, dtype=np.float64)))
+    return np.nansum(np.square(e.values - mean, dtype=np.float64), 0)/np.maximum(K - 1, 1), noise
 
 def shrink(e:Estimate) -> Estimate:
     "Empirical-Bayes shrinkage towards the average class (Morris 1983), by column; errors are posterior deviations."
     K, (spread, v) = np.maximum(np.isfinite(e.values).sum(0), 1), spread_and_noise(e)
     B = np.maximum(K - 3, 0)/np.maximum(K - 1, 1)*np.minimum(v/np.maximum(spread, 1e-300), 1)
-    off = e.values - np.nansum(e.values, 0)/K
+    off = e.values - np.nansum(e.values, 0, dtype=np.float64)/K
     variance = v*(1 - (K - 1)/K*B) + 2/np.maximum(K - 3, 1)*B**2*off**2
     return Estimate((1 - B)*off, np.sqrt(variance), np.full_like(e.dof, np.inf))

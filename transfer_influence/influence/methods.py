@@ -19,7 +19,7 @@ from ..basics.named_axes import by_columns, given, in_order
 from ..design.masks import find_pairs, sizes_vary
 from ..records.predictions import Predictions
 from .difference import (
-    ColumnSums, Estimate, check_groups, difference_of_columns, masks_and_outputs, shrink)
+    DOUBTFUL, ColumnSums, Estimate, check_groups, difference_of_columns, masks_and_outputs, shrink)
 from .regression import factor_of, lasso, mixed, one_per_subset, ridge, size_coefficient
 
 # %% ../../nbs/50_influence/03_methods.ipynb #8eff2beb
@@ -38,14 +38,16 @@ class DimColumns(ColumnSums):
         "As that of `ColumnSums`."
         super().fill(y, out, dtype)
         if self.pairs is None: return
-        out[1][:], out[2][:] = _paired_errors(out[0], y, self.pairs), len(self.pairs) - 1
+        out[1][:], out[2][:] = _paired_errors(self.z, out[0], y, self.pairs), len(self.pairs) - 1
 
 def _dim(z, y, bad): return difference_of_columns(z, y, bad, DimColumns) # of what was checked, a row for each subset
 
-def _paired_errors(values, y, pairs):
+def _paired_errors(z, values, y, pairs):
     "Half-differences d of h pairs: influence is 2 mean(±d), its variance 4 var(±d)/h."
     y = y.astype(np.float64); h, d = len(pairs), (y[pairs[:, 0]] - y[pairs[:, 1]])/2
-    square = (d**2).mean(0); rest = square - values**2/4
+    square = (d**2).mean(0); rest = square - values.astype(np.float64)**2/4
+    near = np.flatnonzero((rest < DOUBTFUL[np.float32]*square).any(0) & (values.itemsize == 4))
+    if len(near): rest[:, near] = square[near] - (np.where(z[pairs[:, 0]].T, 1., -1.) @ d[:, near]/h)**2
     variance = np.where(rest > 1e-12*square, rest, square)*4/(h - 1) # without any spread, as in `difference_in_means`
     return np.sqrt(variance)
 

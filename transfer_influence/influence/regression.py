@@ -70,12 +70,12 @@ def _averaged(sp, lams, weights, factor):
     K, d = len(sp.v), sp.s**2 + lams[:, None]
     v = sp.v - sp.v.mean(0); g = sp.s/d # against the average class
     left = np.maximum(1 - 1/K - v**2 @ (sp.s**2/d).T, 0)*weights/lams
-    sigma2 = scale(sp, lams)/sp.n_free
-    square = left @ sigma2
+    sigma2 = scale(sp, lams)/sp.n_free; unit = np.sqrt(sigma2.max(initial=0)) or 1. # whose square float32 has
+    square = left @ (sigma2/unit/unit)
     kind = np.float64 if v.size*sp.c.shape[1] < SMALL else np.float32 # of a small part of the variance
     for part in _between(g, weights, sp, left.sum(0) @ sigma2):
-        square += (v.astype(kind) @ (part[:, None]*sp.c).astype(kind))**2
-    return v @ (factor*(weights @ g)[:, None]*sp.c), factor*np.sqrt(square)
+        square += (v.astype(kind) @ (part[:, None]/unit*sp.c).astype(kind))**2
+    return v @ (factor*(weights @ g)[:, None]*sp.c), factor*unit*np.sqrt(square)
 
 def _about(sp, x, pair_effect=None):
     "What the fit says of the variance of the outputs: the share of the classes, and of what pairs of models share."
@@ -209,7 +209,7 @@ def _some_single(x, y, f, h): # beta, a `Spectrum`
     m, q, fewer = len(x), f.shape[1], len(x) - 2*h < h # singles than pairs
     a = np.concatenate([f, y[:, squares_of(y) > 0]], 1)
     blocks = slice(0, h), slice(2*h, m); large, small = blocks if fewer else blocks[::-1]
-    at, middle = _given_the_larger(x, a, q, large, small)
+    at, middle = _given_the_larger(x, a, q, large, small); low = middle - 12
     def best(lam): # t and the lowest at it
         own, left, e, bends = at(lam)
         def minus_log(t):
@@ -217,9 +217,10 @@ def _some_single(x, y, f, h): # beta, a `Spectrum`
             e_all = e + (other if fewer else one)
             parts = own, _sums(left, q, 1/e_all), _sums(a[h:2*h], q, np.full(h, 1/sums))
             return _minus_log(parts, bends + np.log(e_all).sum() + h*np.log(sums), m)
-        many = np.vectorize(minus_log, [float]); t = lowest_of_many(many, np.log(.01), np.log(30), 9)
+        most = 30 if fewer else min(30, max(lam/np.exp(low) - .99, .01 + 1e-9)) # else beta lowers the least penalty
+        many = np.vectorize(minus_log, [float]); t = lowest_of_many(many, np.log(.01), np.log(most), 9)
         return t, minus_log(t)
-    lam = lowest(lambda l: best(np.exp(l))[1], middle - 12, middle + 12) # it may bend sharply where beta becomes 0
+    lam = lowest(lambda l: best(np.exp(l))[1], low, middle + 12) # it may bend sharply where beta becomes 0
     beta = _beta(best(np.exp(lam))[0])
     return beta, _weighted(x, y, f, h, beta)
 

@@ -33,8 +33,8 @@ def _normal_deviate(t, dof):
     return w + w*((w2 + 3)/b - (((4*w2 + 33)*w2 + 240)*w2 + 855)/(10*b*(b + .8*w2*w2 + 100)))
 
 def _two_sided(t, dof):
-    t, dof = np.minimum(t, 1e10), np.minimum(dof, 1e9)
-    with np.errstate(invalid='ignore'): p, few = 2*ndtr(-_normal_deviate(t, dof)), dof < MANY
+    dof = np.minimum(dof, 1e9)
+    with np.errstate(invalid='ignore'): p, few = 2*ndtr(-_normal_deviate(np.minimum(t, 1e10), dof)), dof < MANY
     if few.any(): p[few] = 2*stdtr(dof[few], -t[few])
     return p
 
@@ -53,7 +53,7 @@ def _quantile(p, dof):
     terms = (z2 + 1)/4, ((5*z2 + 16)*z2 + 3)/96, (((3*z2 + 19)*z2 + 17)*z2 - 15)/384, (
         (((79*z2 + 776)*z2 + 1482)*z2 - 1920)*z2 - 945)/92160
     t = z*(1 + u*(terms[0] + u*(terms[1] + u*(terms[2] + u*terms[3]))))
-    few = dof < MANY/2
+    few = dof < MANY/2*max(1, z2/4) # more for levels close to 1
     if few.any(): t[few] = stdtrit(dof[few], p)
     return t
 

@@ -262,7 +262,8 @@ def load_predictions(path, # an .npz file with masks (m, K) and outputs (m, n), 
     if 'outputs' in a: outputs['output'] = a.pop('outputs')
     for k, ok, what in [('masks', 'masks' in a, 'classes'), ('outputs', outputs, 'images')]:
         need(ok, f"{path} has no array '{k}' (models × {what}); it has {held}: give one of them that name")
-    known = {f.name for f in fields(Predictions)} - {'outputs', 'left_out'}
-    for k in set(a) - known - {'left_out'}: warnings.warn(f"{path}: the array '{k}' is not used{nearest(k, known)}")
+    known = sorted({f.name for f in fields(Predictions)} - {'outputs', 'left_out'})
+    for k in sorted(set(a) - {*known, 'left_out'}):
+        warnings.warn(f"{path}: the array '{k}' is not used{nearest(k, known)}")
     known = {k: str(v) if k == 'target' else v for k, v in a.items() if k in known}
     return from_arrays(outputs=outputs, allow_partial=allow_partial, **known)
