@@ -35,11 +35,11 @@ def check_out(out, source, csv) -> None:
     from os.path import realpath
     from transfer_influence.basics.places import is_address, place_of
     from transfer_influence.influence.table_stores import table_place
-    other = csv and csv.endswith(('.npz', '.zarr', '.parquet'))
-    need(not other, f"--csv writes text, not '{csv}'; end it with .csv")
     def real(name): name = str(place_of(name)); return name if is_address(name) else realpath(name)
     need(not csv or not is_address(csv), f'--csv {csv} is an address; give a path')
     need(not csv or real(csv) != real(source), '--csv names the file that is read; give another name')
+    other = csv and csv.endswith(('.npz', '.zarr', '.parquet'))
+    need(not other, f"--csv writes text, not '{csv}'; end it with .csv")
     if out is None: return
     place = real(table_place(out)[0])
     need(place != real(source), '--out names the file that is read; give another name')

@@ -7,7 +7,6 @@ __all__ = ['size_coefficient', 'factor_of', 'one_per_subset', 'ridge', 'loo_lamb
 
 # %% ../../nbs/50_influence/02_regression.ipynb #1c31ff77
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
