@@ -13,7 +13,9 @@ from transfer_influence.influence import difference, methods, regression
 from transfer_influence.influence.difference import Estimate, shrink
 from transfer_influence.influence.tails import interval, p_values
 from transfer_influence.basics.errors import InputError
-from transfer_influence.records.predictions import load_predictions
+from transfer_influence.records.predictions import from_arrays, load_predictions
+from transfer_influence.influence.many_columns import influence_to_folder
+from transfer_influence.influence.result import class_influence
 
 
 def drawn(m, K=8, design='exact'): return np.asarray(sample_masks(m, [f'c{k}' for k in range(K)], design=design, seed=1))
@@ -58,7 +60,7 @@ def test_outputs_beyond_float32_have_tables_in_float64(monkeypatch):
 def test_a_difference_that_float32_does_not_hold_is_told(monkeypatch):
     z = drawn(60); y = np.where(z[:, :1], 3e38, -3e38).astype(np.float32)
     monkeypatch.setattr(difference, 'SMALL', 0)
-    with pytest.raises(InputError, match='divide the outputs by a power of ten'): methods.estimate(z, y)
+    with pytest.raises(InputError, match='scale the outputs by a power of ten'): methods.estimate(z, y)
 
 def test_a_class_decides_and_there_is_no_effect_of_pairs():
     rng = np.random.default_rng(0); z = np.zeros((60, 8), bool)
@@ -114,3 +116,12 @@ def test_unused_arrays_are_told_in_one_order(tmp_path):
     said = [str(w.message) for w in told if 'is not used' in str(w.message)]
     assert [s.split("'")[1] for s in said] == ['yy', 'zz']
     assert all('class_names, labels, masks, split, target, target_class_names' in s for s in said)
+
+@pytest.mark.parametrize('scale', [1e100, 1e-100])
+def test_files_in_float32_refuse_what_they_do_not_hold(tmp_path, scale):
+    rng, z = np.random.default_rng(0), drawn(40)
+    p = from_arrays(z, (z @ rng.normal(size=(8, 5)) + rng.normal(size=(40, 5)))*scale); r = class_influence(p)
+    for name in ('a.npz', 'folder/'):
+        with pytest.raises(InputError, match='scale the outputs'): r.save(str(tmp_path/'x') + name)
+    with pytest.raises(InputError, match='scale the outputs'): influence_to_folder(p, tmp_path/'blocks')
+    r.save(tmp_path/'a.csv')

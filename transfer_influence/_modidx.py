@@ -2296,6 +2296,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                 'transfer_influence/influence/table_files.py'),
                                                           'transfer_influence.influence.table_files._contents': ( '50_influence/table_files.html#_contents',
                                                                                                                   'transfer_influence/influence/table_files.py'),
+                                                          'transfer_influence.influence.table_files._need_float32': ( '50_influence/table_files.html#_need_float32',
+                                                                                                                      'transfer_influence/influence/table_files.py'),
                                                           'transfer_influence.influence.table_files._read_folder': ( '50_influence/table_files.html#_read_folder',
                                                                                                                      'transfer_influence/influence/table_files.py'),
                                                           'transfer_influence.influence.table_files._read_npz': ( '50_influence/table_files.html#_read_npz',

@@ -145,8 +145,10 @@ def _again(self:ColumnSums, y, out, doubtful, t2):
     doubtful |= ~(t2 < 1e32); doubtful[tiny] = (y[:, tiny] != y[0, tiny]).any(0)
     c = np.flatnonzero(doubtful); exact = [np.empty((len(self.n_in), len(c))) for _ in out]
     if len(c): self.fill(y[:, c], exact, np.float64)
-    room = np.finfo(out[0].dtype).max; need(all((abs(x) < room)[np.isfinite(x)].all() for x in exact[:2]),
-         'influences are too large for a table in float32: divide the outputs by a power of ten')
+    with np.errstate(all='ignore'): kept = [x.astype(out[0].dtype) for x in exact[:2]]
+    need(not any((np.isinf(k) & np.isfinite(x)).any() for k, x in zip(kept, exact)) and not (
+        (kept[1] == 0) & (exact[1] > 0)).any(),
+         'influences are too large or too small for a table in float32: scale the outputs by a power of ten')
     for o, x in zip(out, exact): o[:, c] = x
 
 # %% ../../nbs/50_influence/00_difference.ipynb #ae9babd3

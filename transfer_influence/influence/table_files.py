@@ -100,12 +100,20 @@ def _save_parquet(result, file):
         for t in chain([first], tables): writer.write_table(t, row_group_size=len(t))
 
 # %% ../../nbs/50_influence/13_table_files.ipynb #354d5c1f
+def _need_float32(result):
+    "Raises `InputError` where the numbers of a table are beyond those of float32, which files hold."
+    for t in (result.values, result.stderr):
+        size = abs(t[np.isfinite(t) & (t != 0)]) if t.dtype == np.float64 else np.ones(1)
+        need(not size.size or 1e-37 < size.max() < 3e38, 'the numbers of the table are too large or too small for '
+             'float32, which this file holds: scale the outputs by a power of ten, or write a .csv')
+
 def save_influence(result:InfluenceResult,
                    path, # ending in .npz, .zarr, .parquet, .csv, or / for a folder; an open file becomes an .npz
                   ) -> None:
     """Write a table of influence, whole or not at all, and what it speaks of.
     Raises `InputError` for other endings, and where something else has the name."""
     place, kind = table_place(path)
+    if kind not in ('.csv', '.parquet'): _need_float32(result)
     if kind == '.npz': return _save_npz(result, place)
     with whole(place) as new:
         if kind == '.csv': result.save_csv(new)
