@@ -51,8 +51,9 @@ def _one_line(command, e):
     "Print what a user can mend; anything else is raised again."
     from transfer_influence.basics.errors import UserError
     number = getattr(e, 'errno', None)
-    if not isinstance(e, UserError) and number not in FULL | MENDED_BY_USERS: raise e
-    if number in FULL:
+    full = number in FULL or isinstance(e, OSError) and 'free space' in str(e) # numpy's, without a number
+    if not isinstance(e, UserError) and not full and number not in MENDED_BY_USERS: raise e
+    if full:
         e = 'no space is left on the disk; free some and give the same command again. What is finished is safe'
     elif not isinstance(e, UserError): e = ': '.join(str(x) for x in (e.strerror, e.filename) if x)
     print(f'{command}: {e}', file=sys.stderr)

@@ -77,7 +77,7 @@ def ti_influence(source:str,       # a run folder, an .npz file with masks and o
                  output:str=None,  # a recorded output; empty: margin
                  method:str='dim', # dim (the paper's), dim_shrunk, ridge, mixed, lasso
                  zero:str=None,    # average, or absent where subset sizes vary: what an influence of 0 means
-                 by_target_class:bool=False, # a column for each target class in what is printed and in --csv
+                 by_target_class:bool=False, # a column for each target class in --csv and --json
                  missing:str='error', # mask: leave out classes that (nearly) all or no models have
                  allow_partial:bool=False, # leave out models with NaN outputs
                  csv:str=None,     # also write the table of classes to this file

@@ -120,7 +120,7 @@ def _running_means(key, q, step:int=2**18):
         wrong = total + np.cumsum(wrong); q[places], total = wrong/rank, wrong[-1]
 
 def q_of_table(e:Estimate, signs:bool=False) -> np.ndarray: # (K, n)
-    "`q_values` of `p_values`, or `sign_q_values`; of a large table to seven digits, and 0 below 1e-45."
+    "`q_values` of `p_values`, or `sign_q_values`; of a large table from p to seven digits, and 0 below 1e-45."
     size = e.values.size
     if not 2**20 < size < 2**32: return sign_q_values(e) if signs else q_values(p_values(e))
     q, parts = np.full(size, np.nan, e.values.dtype), _parts(_wrong_sign, e.values, e.stderr) if signs else _parts(
