@@ -48,8 +48,9 @@ def warn_large(p:Predictions) -> None:
 def _fingerprint(y): # of all numbers, on any machine
     total = 0
     for c in passing(y, [slice(j, min(j + 4096, y.shape[1])) for j in range(0, y.shape[1], 4096)]):
-        bits = np.ascontiguousarray(y[:, c]).view(f'u{y.itemsize}').sum(1, dtype=np.uint64)
-        total = crc32(bits.astype('<u8'), total)
+        block = np.ascontiguousarray(y[:, c])
+        kind = '<u8' if block.shape[1]*y.itemsize % 8 == 0 else f'<u{y.itemsize}' # two of four bytes at once
+        total = crc32(block.view(kind).sum(1, dtype='<u8'), total)
     return total
 
 def _facts(p, name, y, missing):
