@@ -1,5 +1,5 @@
-"""What people wait for with arrays of their own: the estimate, whole commands, words and files of a large table, in units
-of the matrix products that the difference in means needs. One thread; commands are processes, and count all of theirs."""
+"""What people wait for with arrays of their own: the estimate, whole commands, words and files of a large table, in
+units of the matrix products that the difference in means needs. One thread; commands count all of their process."""
 from common import check, median, np # first: it sets the number of threads
 
 from pathlib import Path
@@ -9,14 +9,12 @@ from time import process_time
 from unittest.mock import patch
 import csv
 import os
-import resource
 import sys
 import time
 
 import torch
 import transfer_influence as ti
 from b5_estimator import meter
-from transfer_influence.influence.difference import difference_of_columns
 
 TITLE = 'tables: the estimate, commands, words, files'
 SCRIPTS = Path(sys.executable).parent
@@ -50,16 +48,17 @@ def eigen(K:int) -> float:
     x = np.random.default_rng(0).normal(size=(K, K)); square = x @ x.T
     return cpu(lambda: np.linalg.eigh(square), 3)
 
-def calls(a:dict, classes:int) -> dict: # {name: CPU-seconds}, with the product's
+def calls(a:dict) -> dict: # {name: CPU-seconds}, with the product's
     p = ti.from_arrays(a['masks'], a['outputs'], labels=a['labels'])
     z, y = p.masks, p.outputs['output']; exact = y.astype(np.float64)
     zt = np.ascontiguousarray(z.T).astype(np.float64)
     one, parts = product(z, y), (torch.from_numpy(z), torch.from_numpy(y[:, :100]))
-    t = dict(product=one, product64=cpu(lambda: zt @ exact), eigen=eigen(z.shape[1]), from_arrays=cpu(lambda: ti.from_arrays(**a)),
-             class_influence=cpu(lambda: ti.class_influence(p), 7),
-             authors=cpu(lambda: meter(*parts), 3)*y.shape[1]/100, ridge=cpu(lambda: ti.class_influence(p, method='ridge'), 7),
-             split_half=cpu(lambda: ti.split_half(p)), null_band=cpu(lambda: ti.null_band(p)),
-             plan=cpu(lambda: ti.plan_models(p)), variance=cpu(lambda: ti.variance_report(p), 1))
+    def of(f, repeats=3): return cpu(lambda: f(p), repeats)
+    t = dict(product=one, product64=cpu(lambda: zt @ exact), eigen=eigen(z.shape[1]),
+             from_arrays=cpu(lambda: ti.from_arrays(**a)), class_influence=of(ti.class_influence, 7),
+             authors=cpu(lambda: meter(*parts))*y.shape[1]/100,
+             ridge=of(lambda p: ti.class_influence(p, method='ridge'), 7), split_half=of(ti.split_half),
+             null_band=of(ti.null_band), plan=of(ti.plan_models), variance=of(ti.variance_report, 1))
     r = ti.class_influence(p); mean = r.mean()
     return t | dict(gain=cpu(lambda: ti.expected_gain(mean)))
 
@@ -83,7 +82,7 @@ def shifted(y) -> dict: # {name: outputs}
             'int64': np.round(1e6*y).astype(np.int64) + 10**9, 'right or wrong': (y > -1).astype(np.float32)}
 
 def errors_of(z, y) -> dict:
-    "Largest relative errors: of values in units of the largest one of a column; of errors, and of q-values above 1e-30."
+    "Largest errors: of values by the largest of a column; relative ones of errors, and of q-values above 1e-30."
     from scipy.special import stdtr
     from scipy.stats import false_discovery_control
     r = ti.class_influence(ti.from_arrays(z, y)); v, se, dof = by_hand(z, y)
@@ -96,10 +95,11 @@ def errors_of(z, y) -> dict:
 
 def command(*args) -> dict: # CPU-seconds, wall seconds, peak memory
     "A command of the package, from its start to its end."
-    before = resource.getrusage(resource.RUSAGE_CHILDREN); wall = time.monotonic()
+    wall = time.monotonic()
     env = os.environ | dict(MPLBACKEND='Agg')
     code = ('import resource, sys, subprocess; r = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL); '
-            'u = resource.getrusage(resource.RUSAGE_CHILDREN); print(r.returncode, u.ru_utime + u.ru_stime, u.ru_maxrss)')
+            'u = resource.getrusage(resource.RUSAGE_CHILDREN); '
+            'print(r.returncode, u.ru_utime + u.ru_stime, u.ru_maxrss)')
     out = start([sys.executable, '-c', code, str(SCRIPTS/args[0]), *map(str, args[1:])], env=env, check=True,
                 capture_output=True, text=True).stdout.split()
     assert out[-3] == '0', args
@@ -137,8 +137,8 @@ def words(a) -> dict: # {name: CPU-seconds of the first look}
     def first(look):
         r = ti.class_influence(p); t = process_time(); look(r)
         return process_time() - t
-    looks = dict(repr=repr, html=lambda r: r._repr_html_(), top=lambda r: r.top(), printed_top=lambda r: str(r.top()),
-                 row=lambda r: r['class 3'], qvalues=lambda r: r.qvalues)
+    looks = dict(repr=repr, html=lambda r: r._repr_html_(), top=lambda r: str(r.top()),
+                 top_of_an_image=lambda r: str(r.top(10, 0)), row=lambda r: r['class 3'], qvalues=lambda r: r.qvalues)
     return {k: median([first(f) for _ in range(3)]) for k, f in looks.items()}
 
 
@@ -164,7 +164,8 @@ def as_csv(folder, n) -> tuple: # {way: seconds}, cells that differ
     t, path = made_up(n), Path(folder)/'t.csv'
     arrow = middle([both(t.save_csv, path) for _ in range(3)]); wrong = read_back(path, t)
     with patch.dict(sys.modules, pyarrow=None): plain = both(t.save_csv, path)
-    return dict(arrow=arrow, plain=plain, frame=middle([both(t.to_dataframe) for _ in range(3)])), wrong + read_back(path, t)
+    frame = middle([both(t.to_dataframe) for _ in range(3)])
+    return dict(arrow=arrow, plain=plain, frame=frame), wrong + read_back(path, t)
 
 
 # ten million columns
@@ -188,7 +189,8 @@ def many_columns(folder, m:int, K:int, n:int) -> dict:
     np.save(path/'masks.npy', z); rng = np.random.default_rng(1)
     y = np.lib.format.open_memmap(path/'outputs.npy', 'w+', np.float32, (m, n))
     part = rng.normal(size=(m, min(n, 100_000))).astype(np.float32)
-    for j in range(0, n, part.shape[1]): y[:, j:j + part.shape[1]] = part[:, :min(part.shape[1], n - j)] + z[:, :1]*(j % 7)/50
+    for j in range(0, n, part.shape[1]):
+        y[:, j:j + part.shape[1]] = part[:, :min(part.shape[1], n - j)] + z[:, :1]*(j % 7)/50
     y.flush(); del y
     stored = np.load(path/'outputs.npy', mmap_mode='r'); step = 8192; buffer = np.empty((m, step), np.float32)
     def read():
@@ -196,57 +198,79 @@ def many_columns(folder, m:int, K:int, n:int) -> dict:
     reading, one = cpu(read, 3), product(z, part)*n/part.shape[1]
     averages, found = command('ti-influence', path), command('ti-influence', path, '--out', f'{path}/table/')
     writing = cpu(lambda: plain_writing(Path(folder)/'plain', K, n), 1)
-    return dict(writing=writing, m=m, K=K, n=n, gigabytes=4e-9*m*n, reading=reading, product=one, averages=averages, command=found)
+    return dict(m=m, K=K, n=n, gigabytes=4e-9*m*n, reading=reading, product=one, writing=writing, averages=averages,
+                command=found)
 
 
-def run(quick:bool) -> dict:
-    m, K, n = (300, 200, 400) if quick else (1000, 1000, 2000)
-    a, c = fleet(m, K, n), fleet(m, K, n, 50)
-    t, t50 = calls(a, 1), calls(c, 50)
-    exact = {f'{k}{K}': errors_of(c['masks'][:, :K], y) for K, n in ((100, 300), (400, 1000))
-             for k, y in shifted(c['outputs'][:, :n]).items()} # products in float64, and in float32
-    big = fleet(*(400, 200, 1000) if quick else (2000, 1000, 10000), 50)
-    two = 2*product(big['masks'], big['outputs'], 3); seen = words(big)
+def arrays_file(folder, big:dict) -> Path:
+    path, K = Path(folder)/'big.npz', big['masks'].shape[1]
+    np.savez(path, **big, class_names=np.array([f'class {k}' for k in range(K)]))
+    return path
+
+def commands(quick:bool, big:dict) -> dict: # what processes take
+    "Whole commands on a file of arrays, the stages of one of them, a CSV file, and ten million columns."
     with TemporaryDirectory() as folder:
-        source, out = Path(folder)/'big.npz', Path(folder)/'table.npz'
-        np.savez(source, **big, class_names=np.array([f'class {k}' for k in range(big['masks'].shape[1])]))
+        source, out = arrays_file(folder, big), Path(folder)/'table.npz'
         infl = middle([command('ti-influence', source, '--out', out) for _ in range(3)])
         page = middle([command('ti-report', source, '--out', Path(folder)/'page.html') for _ in range(3)])
         parts = stages(source, out)
         frames, wrong = as_csv(folder, 500 if quick else 10_000)
-        many = many_columns(folder, *(200, 50, 100_000) if quick else (200, 50, 10_000_000))
-    one = t['product']; ours = many['command']['cpu']; may = many['reading'] + 3*many['product']
-    largest = {k: max(e[k] for e in exact.values()) for k in ('value', 'stderr', 'q')}
-    return dict(sizes=dict(calls=(m, K, n), command=big['outputs'].shape), calls=t, calls_50_classes=t50, exact=exact,
-                two_products=two, words=seen, ti_influence=infl, ti_report=page, stages=parts, csv=frames, many=many, checks=[
-        check('class_influence / its product', t['class_influence']/one, 4, False),
-        check('two-product meter / class_influence', t['authors']/t['class_influence'], 25),
-        check('ridge / (one decomposition + two products in float64)', t['ridge']/(t['eigen'] + 2*t['product64']), 2, False),
-        check('split_half(20) / product', max(t['split_half']/one, t50['split_half']/t50['product']), 10, False),
-        check('null_band(20) / product', max(t['null_band']/one, t50['null_band']/t50['product']), 10, False),
-        check('ti-influence --out, all of the process / two products', infl['cpu']/two, 6, False),
-        check('ti-influence: peak memory, MB', infl['mb'], 700, False),
-        check('ti-report, CPU-seconds', page['cpu'], 3, False),
-        *[check(f'{k} of the large table, CPU-seconds', seen[k], .05, False) for k in ('repr', 'html', 'top')],
-        check('ten million columns: averages / (reading + 3 products)', many['averages']['cpu']/may, 1, False),
-        check('ten million columns: the table, too / (reading + 3 products)', ours/may, 1, False),
-        check('the same / (reading + 3 products + writing 3 tables)', ours/(may + many['writing']), 1, False),
-        check('ten million columns: peak memory, MB (mapped pages count)', many['command']['mb'], 2000, False),
-        check('values: largest error / largest value of the column', largest['value'], 1e-6, False),
-        check('errors: largest relative error', largest['stderr'], 1e-5, False),
-        check('q-values above 1e-30: largest relative error', largest['q'], 1e-4, False),
-        check('CSV of two million rows, CPU-seconds', frames['arrow']['cpu'], 3, False),
-        check('influences that do not read back', wrong, 0, False)])
+        many = many_columns(folder, 200, 50, 100_000 if quick else 10_000_000)
+    return dict(ti_influence=infl, ti_report=page, stages=parts, csv=frames, csv_wrong=wrong, many=many)
+
+def run(quick:bool) -> dict:
+    m, K, n = (300, 200, 400) if quick else (1000, 1000, 2000)
+    c = fleet(m, K, n, 50); t, t50 = calls(fleet(m, K, n)), calls(c)
+    exact = {f'{k}{K}': errors_of(c['masks'][:, :K], y) for K, n in ((100, 300), (400, 1000))
+             for k, y in shifted(c['outputs'][:, :n]).items()} # products in float64, and in float32
+    big = fleet(*(400, 200, 1000) if quick else (2000, 1000, 10000), 50)
+    sizes = dict(calls=(m, K, n), command=(*big['masks'].shape, big['outputs'].shape[1])) # models, classes, images
+    r = dict(sizes=sizes, calls=t, calls_50_classes=t50, exact=exact, words=words(big),
+             two_products=2*product(big['masks'], big['outputs'], 3)) | commands(quick, big)
+    return r | dict(checks=call_checks(r) + command_checks(r) + exact_checks(r))
+
+def call_checks(r) -> list:
+    t, t50 = r['calls'], r['calls_50_classes']; one = t['product']
+    def most(name): return max(t[name]/one, t50[name]/t50['product'])
+    two = t['eigen'] + 2*t['product64']
+    return [check('class_influence / its product', t['class_influence']/one, 4, False),
+            check('two-product meter / class_influence', t['authors']/t['class_influence'], 25),
+            check('ridge / (one decomposition + two products in float64)', t['ridge']/two, 2, False),
+            check('split_half(20) / product', most('split_half'), 10, False),
+            check('null_band(20) / product', most('null_band'), 10, False)]
+
+def command_checks(r) -> list:
+    infl, many = r['ti_influence'], r['many']; may = many['reading'] + 3*many['product']
+    ours, averages, kept = many['command']['cpu'], many['averages']['cpu'], may + many['writing']
+    return [check('ti-influence --out, all of the process / two products', infl['cpu']/r['two_products'], 6, False),
+            check('ti-influence: peak memory, MB', infl['mb'], 700, False),
+            check('ti-report, CPU-seconds', r['ti_report']['cpu'], 3, False),
+            *[check(f'{k} of the large table, CPU-seconds', r['words'][k], .05, False)
+              for k in ('repr', 'html', 'top')],
+            check('ten million columns: averages / (reading + 3 products)', averages/may, 1, False),
+            check('ten million columns: the table, too / (reading + 3 products)', ours/may, 1, False),
+            check('the same / (reading + 3 products + writing 3 tables)', ours/kept, 1, False),
+            check('ten million columns: peak memory, MB (mapped pages count)', many['command']['mb'], 2000, False),
+            check('CSV of two million rows, CPU-seconds', r['csv']['arrow']['cpu'], 3, False),
+            check('influences that do not read back', r['csv_wrong'], 0, False)]
+
+def exact_checks(r) -> list:
+    largest = {k: max(e[k] for e in r['exact'].values()) for k in ('value', 'stderr', 'q')}
+    return [check('values: largest error / largest value of the column', largest['value'], 1e-6, False),
+            check('errors: largest relative error', largest['stderr'], 1e-5, False),
+            check('q-values above 1e-30: largest relative error', largest['q'], 1e-4, False)]
 
 def table(r):
     t, t50, two = r['calls'], r['calls_50_classes'], r['two_products']
     rows = [['what', 'CPU-seconds', 'in products']]
     rows += [[k, x, x/t['product']] for k, x in t.items()]
-    rows += [[f'{k}, 50 target classes', t50[k], t50[k]/t50['product']] for k in ('split_half', 'null_band', 'plan', 'variance')]
+    rows += [[f'{k}, 50 target classes', t50[k], t50[k]/t50['product']]
+             for k in ('split_half', 'null_band', 'plan', 'variance')]
     rows += [[f'ti-influence: {k}', x, 2*x/two] for k, x in r['stages'].items()]
     rows += [[k, r[k]['cpu'], 2*r[k]['cpu']/two] for k in ('ti_influence', 'ti_report')]
     rows += [[f'large table: {k}', x, 2*x/two] for k, x in r['words'].items()]
     rows += [[f'CSV or frame: {k}', x['cpu'], ''] for k, x in r['csv'].items()]
     m = r['many']
-    return rows + [[f"many columns: {k}", x, x/m['product']] for k, x in (('reading', m['reading']), ('product', m['product']), ('writing alone', m['writing']), ('averages', m['averages']['cpu']),
-                                                                         ('command', m['command']['cpu']))]
+    took = dict(reading=m['reading'], product=m['product'], **{'writing alone': m['writing']},
+                averages=m['averages']['cpu'], command=m['command']['cpu'])
+    return rows + [[f'many columns: {k}', x, x/m['product']] for k, x in took.items()]

@@ -183,6 +183,19 @@ def test_little_memory(tmp_path):
         del kept
 
 
+def test_averages_take_little_memory():
+    "Those of a page and of reliability, too, of one class of images or of several."
+    from transfer_influence.influence.reliability import class_means
+    z, y = arrays(200, 100_000)
+    for labels in (np.zeros(100_000, int), np.arange(100_000) % 7):
+        p = from_arrays(z, y, labels=labels)
+        for way in (class_means, lambda p: class_influence(p, over='target'), lambda p: class_influence(p, over='classes')):
+            tracemalloc.start(); way(p); peak = tracemalloc.get_traced_memory()[1]; tracemalloc.stop()
+            assert peak < 20*2**20, f'{peak/2**20:.1f} MiB of {y.nbytes/2**20:.0f} MiB'
+    means = class_means(p).output()[1]
+    np.testing.assert_allclose(means, np.stack([y[:, labels == c].mean(1, dtype=float) for c in range(7)], 1), rtol=1e-12, atol=1e-12)
+
+
 def test_arrays_of_ones_own_are_not_copied():
     z, y = arrays(); assert np.shares_memory(from_arrays(z, y).output()[1], y)
     y[3, 5] = np.nan; p = from_arrays(z, y, allow_partial=True)

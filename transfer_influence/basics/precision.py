@@ -13,7 +13,7 @@ import numpy as np
 
 # %% ../../nbs/00_basics/10_precision.ipynb #c7f5c635
 from .errors import need
-from .array_files import LARGE, passing
+from .array_files import LARGE, map_of, passing
 
 # %% ../../nbs/00_basics/10_precision.ipynb #2e36cf94
 NEAR = 8. # numbers up to so many times their range leave float32 six digits for differences
@@ -60,12 +60,6 @@ def look_over(a:np.ndarray) -> Seen: # (m, n) numbers, finite or not
     return Seen(float(top), far, tiny, lost, sample)
 
 # %% ../../nbs/00_basics/10_precision.ipynb #c7c56fa6
-def _in_file(a):
-    "Is it a large array that the system maps from a file?"
-    base = a
-    while base is not None and not isinstance(base, np.memmap): base = getattr(base, 'base', None)
-    return base is not None and a.nbytes >= LARGE
-
 def compact(a:np.ndarray, # (m, n) numbers, finite or not
             what:str='outputs',
             seen:Seen=None, # empty: is found
@@ -78,5 +72,5 @@ def compact(a:np.ndarray, # (m, n) numbers, finite or not
     wide = a.dtype.kind == 'f' and a.itemsize == 8 or a.dtype.kind in 'iu'
     if seen.lost and not wide: warnings.warn(f'{what} came as {a.dtype}, and in {seen.lost} of {a.shape[1]} columns '
         'they differ in the last digits only: subtract a constant before they are stored')
-    if a.dtype.kind == 'f' and _in_file(a): return a
+    if a.dtype.kind == 'f' and a.nbytes >= LARGE and map_of(a): return a # it stays in its file
     return a.astype(np.float64 if wide and seen.far else np.float32, copy=False)

@@ -19,7 +19,7 @@ from ..basics.display import Shown
 from ..design.masks import column_correlations, find_pairs, find_repeats, shared_subsets, whole_seed
 from ..design.spectrum import left_out, lowest, lowest_between, spectrum
 from ..records.predictions import Predictions
-from .difference import SMALL, Estimate, spread_and_noise
+from .difference import SMALL, Estimate, average_columns, spread_and_noise
 from .regression import one_per_subset, variance_about, _about, _checked, _covariates
 from .methods import dim
 from .result import class_influence, output_to_explain
@@ -58,9 +58,8 @@ def class_means(p:Predictions,
                ) -> Predictions: # a column for each target class
     "Outputs averaged over the images of each target class, per model. Raises `InputError` as `output_to_explain`."
     name, y = output_to_explain(p, output)
-    present = np.unique(p.labels)
-    means = np.stack([y[:, p.labels == c].mean(1, dtype=np.float64) for c in present], 1)
-    return replace(p, outputs={name: means}, labels=present, split=np.full(len(present), ''))
+    present, of = np.unique(p.labels, return_inverse=True)
+    return replace(p, outputs={name: average_columns(y, of)}, labels=present, split=np.full(len(present), ''))
 
 def class_outputs(p:Predictions, output:str=None) -> Predictions:
     "`class_means` of independent models: of one that stands for all of a subset, where models share subsets."

@@ -275,7 +275,7 @@ def about_sign(result:InfluenceResult) -> str:
     return f'{head}\n {SIGN}{ZEROS[result.zero]}{errors}'
 
 def extremes(result:InfluenceResult, k:int=5) -> list: # of dicts
-    "The `k` most positive and `k` most negative classes of the first column, with errors."
+    "The `k` most positive and `k` most negative classes, as `ranked` has them, with errors."
     rows, number = ranked(result), {c: i for i, c in enumerate(result.class_names)}
     rows = rows if len(rows) <= 2*k else rows[:k] + rows[-k:]
     return [{'#': number[r.name], 'source_class': r.name, 'influence': f'{r.influence:+.3g}', 'stderr': r.stderr,

@@ -16,13 +16,13 @@ from .. import __version__
 from ..basics.array_files import DAMAGED, read_npz, write_npz
 from ..basics.display import long_columns
 from ..basics.errors import InputError, need
-from ..basics.places import file_to_read, is_address, place_of
+from ..basics.places import file_to_read, is_address, place_of, write_whole
 from .difference import Estimate
 from .tails import interval, p_values
 from .lookup import Numbered
 from .result import SIGN, ZEROS, InfluenceResult, kind_of_q, mean_of, q_or_nan
 from .table_stores import (
-    FOLDERS, NpyTable, ZarrTable, blocks, import_pyarrow, read_about, table_place, whole)
+    FOLDERS, NpyTable, ZarrTable, blocks, import_pyarrow, read_about, table_place)
 from .table_writer import TABLES, WORDS, describe_table, part_of, read_done
 
 # %% ../../nbs/50_influence/13_table_files.ipynb #4531d2ae
@@ -115,7 +115,7 @@ def save_influence(result:InfluenceResult,
     place, kind = table_place(path)
     if kind not in ('.csv', '.parquet'): _need_float32(result)
     if kind == '.npz': return _save_npz(result, place)
-    with whole(place) as new:
+    with write_whole(place) as new:
         if kind == '.csv': result.save_csv(new)
         elif kind == '.parquet': _save_parquet(result, new)
         else: _save_folder(result, new, kind)

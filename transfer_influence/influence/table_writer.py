@@ -20,7 +20,8 @@ from fastcore.basics import patch
 # %% ../../nbs/50_influence/12_table_writer.ipynb #5e962f28
 from .. import __version__
 from ..basics.errors import need
-from .table_stores import FOLDERS, FORMAT, blocks, put_in_place, read_about, table_place, whole
+from ..basics.places import put_in_place, write_whole
+from .table_stores import FOLDERS, FORMAT, blocks, read_about, table_place
 
 # %% ../../nbs/50_influence/12_table_writer.ipynb #43bf32e4
 TABLES = ('influence', 'stderr', 'dof') # what every table has, (K, n)
@@ -65,9 +66,9 @@ def runs(yes) -> list: # of (start, stop)
 
 def _check_same(about, found, place):
     "Raises `InputError` where a folder holds another table, and tells how it differs."
-    other = [k for k in about if k != 'version' and about[k] != found.get(k)]
-    if other == ['small']: # means may differ in the last digits, from machine to machine
-        other = [k for k, x in about['small'].items() if k[:5] != 'mean_' and x != found['small'].get(k)]
+    def facts(d): return {k: x for k, x in (d | d['small']).items() if k not in ('small', 'version')}
+    asked, there = facts(about), facts(found) # means may differ in the last digits, from machine to machine
+    other = [k for k in asked if not k.startswith('mean_') and asked[k] != there.get(k)]
     need(not other, f"{place} holds another table: it differs in {', '.join(other)}; give another name, or delete it")
 
 # %% ../../nbs/50_influence/12_table_writer.ipynb #484d433c
@@ -84,7 +85,7 @@ def _lock(folder): # an open file, or None where the system has no locks
 
 def _begin(folder, kind, shape, about, small):
     "An empty table, which is there with all its arrays, or not at all."
-    with whole(folder) as new:
+    with write_whole(folder) as new:
         store = kind(new, shape); store.begin(about)
         for name, a in small.items(): store.keep(name, a)
         for name in TABLES: store.table(name)

@@ -7,7 +7,7 @@ __all__ = ['ZERO', 'TEXTS', 'NOTES', 'TargetFindings', 'find', 'find_all', 'writ
            'strongest', 'figures', 'notes', 'trust', 'page_of', 'report_arrays', 'write_page', 'make_report']
 
 # %% ../../nbs/70_show/04_report.ipynb #6d1b9bc8
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from importlib.resources import files
@@ -15,20 +15,18 @@ from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
 from string import Template
-import os
 
 import numpy as np
 
 # %% ../../nbs/70_show/04_report.ipynb #c7be8943
-from ..basics.errors import InputError, need
+from ..basics.errors import need
 from ..basics.fonts import tell_boxes
-from ..basics.places import file_to_write
+from ..basics.places import file_to_write, write_whole
 from ..basics.recipe import from_dict
 from ..images.image_set import DEMO_LETTERS, ImageSet
 from ..records.predictions import Predictions
 from ..records.store import Store, committed, open_run, read_images
 from ..records.read_run import read_predictions, run_header
-from ..influence.methods import estimate_from_zero
 from ..influence.result import InfluenceResult, class_influence
 from ..influence.table_files import save_influence
 from ..influence.reliability import (
@@ -59,26 +57,19 @@ class TargetFindings:
         return class_influence(self.predictions, self.mean.output, missing='mask')
 
 # %% ../../nbs/70_show/04_report.ipynb #d427a5f3
-def _over(p, output, y, columns):
-    e, zero = estimate_from_zero(p, y, 'dim', 'mask', None, {})
-    return InfluenceResult(e.values, e.stderr, e.dof, p.class_names, tuple(columns), p.n_models, 'dim', output,
-                           p.target, predictions=p, zero=zero, options=dict(zero=None), about=e.about)
-
-def _averages(p, output): # outputs, influence on the whole target, influence on each of its classes
-    means = class_means(p, output); name, y = means.output()
-    share = np.bincount(p.labels)[means.labels]/len(p.labels)
-    return (means, _over(p, name, (y @ share)[:, None], [f'all of {p.target}']),
-            _over(p, name, y, [p.target_class_names[c] for c in means.labels]))
+def _by_class(p, means): # what `influence_by_class` says, from outputs that are averaged already
+    return replace(class_influence(means, missing='mask'), predictions=p,
+                   columns=tuple(p.target_class_names[c] for c in means.labels))
 
 # %% ../../nbs/70_show/04_report.ipynb #7e14bee4
 def find(p:Predictions,
          output:str=None, # a recorded output; empty: margin
         ) -> TargetFindings:
     "Estimate what the page shows of a target. Classes that too few models have, or lack, are left out of it."
-    try: (means, mean, by_class), m = _averages(p, output), p.n_models
-    except (InputError, AttributeError, TypeError): class_influence(p, output, missing='mask'); raise # it checks more
+    mean, m = class_influence(p, output, missing='mask', over='target'), p.n_models
     need(not np.isnan(mean.values).all(),
          f'{m} models are too few: no class is in 2 of them and out of 2; train more (--models)')
+    means = class_means(p, output); by_class = _by_class(p, means)
     half, variance = split_half(means) if m >= 8 else None, variance_report(means) if m >= 60 else None
     more = (plan_models(means), expected_gain(mean)) if m >= 20 else (None, None)
     return TargetFindings(p, mean, by_class, half, null_band(means), variance, *more)
@@ -231,8 +222,8 @@ def write_page(page:str, out) -> str: # where it is
     "Write a page; it is complete or not there. Its folder is made."
     need(Path(out).suffix.lower() in ('.html', '.htm') and not Path(out).is_dir(),
          f"a page's file must end in .html, not '{Path(out).name}'; such as {Path(out)/'report.html'}")
-    out = file_to_write(Path(out)); part = Path(f'{out}.{os.getpid()}.part')
-    part.write_text(page, encoding='utf-8'); part.replace(out)
+    out = file_to_write(Path(out))
+    with write_whole(out.resolve()) as new: new.write_text(page, encoding='utf-8')
     return str(out)
 
 # %% ../../nbs/70_show/04_report.ipynb #fe1351ba
