@@ -116,7 +116,7 @@ def _name_of(f): return getattr(f, '__qualname__', None) or _name_of(getattr(f, 
 def own_experiment(own:OwnTraining, store:Store=None) -> Experiment:
     "What your own training describes."
     targets = {t: dict(class_names=list(map(str, x.class_names)), outputs=list(x.outputs))
-               for t, x in own.targets.items()}
+               | (dict(better=x.better) if x.better else {}) for t, x in own.targets.items()}
     about = dict(train_fn=_name_of(own.train_fn), evaluate_fn=_name_of(own.evaluate_fn), version=own.version,
                  alpha=own.design.alpha, design=own.design.design, replicates=own.design.repeats,
                  groups=own.design.groups, seed=own.run.seed,
@@ -125,7 +125,7 @@ def own_experiment(own:OwnTraining, store:Store=None) -> Experiment:
                for t, x in own.targets.items()}
     head = dict(schema=1, own=about, class_names=list(own.class_names), targets=targets)
     outputs = {x.outputs for x in own.targets.values()}
-    need(len(outputs) == 1, 'all targets must have scores, or all one number an image')
+    need(len(set(map(len, outputs))) == 1, 'all targets must have scores, or all one number an example')
     images = dict(source=own.source) if own.source else {}
     need(own.design.units == 'classes' or own.source, "units = 'examples' needs the source as an ImageSet")
     masks = _masks(own, own.class_names, len(own.source or ()), store)
@@ -152,7 +152,7 @@ def _own_differences(head, new):
     fields, changed = fields + [('targets', *(sorted(h['targets']) for h in (head, new)))], []
     for t, d in head['targets'].items(): # older runs say nothing of images and labels
         now = d | {k: v for k, v in new['targets'].get(t, d).items() if k in d}
-        fields += [(f"{k} of '{t}'", d.get(k), now.get(k)) for k in ('class_names', 'outputs', 'images')]
+        fields += [(f"{k} of '{t}'", d.get(k), now.get(k)) for k in ('class_names', 'outputs', 'better', 'images')]
         said = dict(label='the labels', select='the images to choose on')
         changed += [f"{w} of '{t}' are others" for k, w in said.items()
                     if d.get(k) != now.get(k) and d.get('images') == now.get('images')]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIGN', 'ZEROS', 'InfluenceResult', 'output_to_explain', 'class_influence', 'mean_of', 'mean_influence',
-           'influence_by_class', 'Ranked', 'kind_of_q', 'q_or_nan', 'whole_target', 'ranked', 'rank_of', 'about_sign',
-           'extremes', 'describe', 'table_rows']
+           'influence_by_class', 'kind_of_q', 'q_or_nan', 'whole_target', 'ranked', 'rank_of', 'sign_words',
+           'about_sign', 'extremes', 'describe', 'table_rows']
 
 # %% ../../nbs/50_influence/05_result.ipynb #499eca3c
 from dataclasses import dataclass, field, replace
@@ -16,6 +16,7 @@ from fastcore.basics import patch
 
 # %% ../../nbs/50_influence/05_result.ipynb #5b27285e
 from ..basics.errors import nearest, need
+from ..basics.direction import direction, goodness
 from ..basics.named_axes import in_order
 from ..basics.places import file_to_write
 from ..basics.display import Shown, long_columns, save_long
@@ -23,7 +24,7 @@ from ..records.predictions import Predictions
 from .difference import Estimate, average_columns
 from .tails import interval, p_values, q_of_table
 from .methods import ABOUT_ERRORS, estimate_from_zero
-from .lookup import Lookup, Named, Numbered, position
+from .lookup import Lookup, Named, Numbered, Ranked, position
 
 # %% ../../nbs/50_influence/05_result.ipynb #27ac8e40
 SIGN = 'positive: including the class raises the output on the target; negative: it lowers it; '
@@ -50,18 +51,21 @@ class InfluenceResult(Lookup, Shown):
     about:dict = field(default_factory=dict)   # what the fit found, such as its penalty
     labels:np.ndarray = None        # (n,) classes of the columns, where it was read from a file
     target_class_names:tuple = ()   # their names, likewise
-
-    @property
-    def has_errors(self): return bool(np.isfinite(self.stderr).any())
-
-    @property
-    def _estimate(self): return Estimate(self.values, self.stderr, self.dof)
+    told_better:str = ''            # higher or lower, where the user said which is better of the output
 
     def __repr__(self): return describe(self)
     def _rows(self): return extremes(self) if len(self.columns) == 1 else []
     def _head(self): return about_sign(self)
 
 # %% ../../nbs/50_influence/05_result.ipynb #0347e72a
+@patch(as_prop=True)
+def better(self:InfluenceResult): return direction(self.output, self.told_better) # higher, lower, or '': not known
+@patch(as_prop=True)
+def has_errors(self:InfluenceResult): return bool(np.isfinite(self.stderr).any())
+@patch(as_prop=True)
+def _estimate(self:InfluenceResult): return Estimate(self.values, self.stderr, self.dof)
+
+# %% ../../nbs/50_influence/05_result.ipynb #51f49b31
 def _with_errors(result):
     why = ABOUT_ERRORS.get(result.method, 'no standard errors')
     need(result.has_errors, f"the method '{result.method}' has {why}; use method='dim' or 'ridge'")
@@ -101,11 +105,11 @@ def by_target_class(self:InfluenceResult):
     return influence_by_class(self)
 @patch
 def top(self:InfluenceResult, k:int=10, column=None):
-    "The `k` most positive source classes of a column; without one on the whole target, where that is known."
+    "The `k` source classes that help a column most; without one the whole target, where that is known."
     return ranked(self, column)[:_count(k)]
 @patch
 def bottom(self:InfluenceResult, k:int=10, column=None):
-    "The `k` most negative source classes, the most negative first, as `top` has them."
+    "The `k` source classes that hurt most, the worst first, as `top` has them."
     return ranked(self, column)[::-1][:_count(k, 'bottom')]
 
 # %% ../../nbs/50_influence/05_result.ipynb #be319fe0
@@ -171,7 +175,8 @@ def class_influence(predictions:Predictions,
     e, zero_said = estimate_from_zero(predictions, y, method, missing, zero, used)
     output_to_explain(predictions, output) # after what is wrong with the masks
     return InfluenceResult(e.values, e.stderr, e.dof, names, columns, len(y), method, name,
-                           predictions.target, predictions, zero_said, options | dict(zero=zero), e.about)
+                           predictions.target, predictions, zero_said, options | dict(zero=zero), e.about,
+                           told_better=predictions.better.get(name, ''))
 
 # %% ../../nbs/50_influence/05_result.ipynb #e58be20c
 def _predictions_of(result):
@@ -198,28 +203,6 @@ def influence_by_class(result:InfluenceResult) -> InfluenceResult: # a column fo
     "Influence (K, target classes) on the mean output over the images of each target class."
     return _of_result(result, 'classes')
 
-# %% ../../nbs/50_influence/05_result.ipynb #c2a353aa
-class _Late:
-    "A number, or a function that finds it when somebody looks."
-    def __get__(self, row, kind=None):
-        if row is None: raise AttributeError # no default
-        if callable(vars(row)['q']): vars(row)['q'] = vars(row)['q']()
-        return vars(row)['q']
-    def __set__(self, row, q): vars(row)['q'] = q
-
-@dataclass(frozen=True)
-class Ranked:
-    "One row of a ranking."
-    name:str
-    influence:float
-    stderr:float
-    q:float = _Late() # q-values are those of a whole table: slow for a large one
-    kind:str = 'q' # q: false discovery rate; s: share of wrong signs
-    def __getstate__(self): return vars(self) | dict(q=self.q)
-    def __repr__(self):
-        errors = '' if np.isnan(self.stderr) else f' ± {self.stderr:.2g} ({self.kind} {self.q:.2g})'
-        return f'{self.name} {self.influence:+.3g}{errors}'
-
 # %% ../../nbs/50_influence/05_result.ipynb #e5e9fd91
 def kind_of_q(result) -> str:
     "What `qvalues` are: q, a false discovery rate; or s, for shrunken estimates, the expected share of wrong signs."
@@ -245,20 +228,20 @@ def whole_target(result:InfluenceResult) -> InfluenceResult:
 
 def ranked(result:InfluenceResult,
            column=None, # number or name of a column; empty: the whole target, or else the first column
-          ) -> list: # of `Ranked`, most positive first
-    "All source classes in the order of their influence on one column."
+          ) -> list: # of `Ranked`, most positive first; where lower is better, most negative first
+    "All source classes in the order of their influence on one column, the most helpful first."
     if column is None: result, column = whole_target(result), 0
     j, kind = position(column, result.columns), kind_of_q(result)
-    v, e = result.values[:, j], result.stderr[:, j]
+    v, e, better = result.values[:, j], result.stderr[:, j], goodness(result.better)
     def q(k): return lambda: float(q_or_nan(result)[k, j])
     return [Ranked(result.class_names[k], float(v[k]), float(e[k]), q(k), kind)
-            for k in np.argsort(-v, kind='stable') if not np.isnan(v[k])]
+            for k in np.argsort(-better*v, kind='stable') if not np.isnan(v[k])]
 
 # %% ../../nbs/50_influence/05_result.ipynb #5019d92d
 def rank_of(result:InfluenceResult,
             name:str, # a source class
             column=None, # number or name of a column; empty: as in `ranked`
-           ) -> int:  # 1: the most positive class
+           ) -> int:  # 1: the class that helps most, the first of `ranked`
     "The rank of one source class on one column. Raises `InputError` for an unknown class."
     need(name in result.class_names, f"no class '{name}'{nearest(name, result.class_names)}")
     names = [r.name for r in ranked(result, column)]
@@ -266,28 +249,37 @@ def rank_of(result:InfluenceResult,
     return 1 + names.index(name)
 
 # %% ../../nbs/50_influence/05_result.ipynb #fef9a56e
+def sign_words(result:InfluenceResult) -> str:
+    "What positive, negative and zero mean."
+    if result.better != 'lower': return SIGN + ZEROS[result.zero]
+    return (f'lower is better. Positive: including the class raises the {result.output} on the target, it hurts; '
+            f'negative: it lowers it, it helps; {ZEROS[result.zero]}')
+
 def about_sign(result:InfluenceResult) -> str:
     "What a table is, what its sign means, and what kind of errors it has."
     K, n = result.values.shape
     head = (f"Influence of {K} source class{'es'*(K > 1)} on {n} column{'s'*(n > 1)} of '{result.target}', output "
             f'{result.output}, {result.n_models} models, method {result.method}')
     errors = f'\n errors: {ABOUT_ERRORS[result.method]}' if result.method != 'dim' else ''
-    return f'{head}\n {SIGN}{ZEROS[result.zero]}{errors}'
+    return f'{head}\n {sign_words(result)}{errors}'
 
 def extremes(result:InfluenceResult, k:int=5) -> list: # of dicts
-    "The `k` most positive and `k` most negative classes, as `ranked` has them, with errors."
+    "The `k` classes at either end of `ranked`, with errors."
     rows, number = ranked(result), {c: i for i, c in enumerate(result.class_names)}
     rows = rows if len(rows) <= 2*k else rows[:k] + rows[-k:]
     return [{'#': number[r.name], 'source_class': r.name, 'influence': f'{r.influence:+.3g}', 'stderr': r.stderr,
              r.kind: r.q} for r in rows]
 
+# %% ../../nbs/50_influence/05_result.ipynb #f36db6e6
 def describe(result:InfluenceResult) -> str:
     "A few lines for people: what it is, its extremes on the whole target, and what the sign means."
     (head, sign), of = about_sign(result).split('\n', 1), whole_target(result)
     rows, first = ranked(of), f' on {of.columns[0]}' if len(result.columns) > 1 else ''
-    up, down = [r for r in rows if r.influence > 0], [r for r in rows[::-1] if r.influence < 0]
+    good = goodness(result.better); said = ('most positive', 'most negative')[::good]
+    up, down = [r for r in rows if good*r.influence > 0], [r for r in rows[::-1] if good*r.influence < 0]
     top, bottom = (', '.join(map(str, r[:3])) or 'none' for r in (up, down))
-    return f'{head}\n most positive{first}: {top}\n most negative{first}: {bottom}\n{sign}'
+    hint = (' (they help)', ' (they hurt)') if good < 0 else ('', '')
+    return f'{head}\n {said[0]}{first}{hint[0]}: {top}\n {said[1]}{first}{hint[1]}: {bottom}\n{sign}'
 
 # %% ../../nbs/50_influence/05_result.ipynb #63d5806a
 def _long(result): # the names of classes and columns, and what a row tells of both, each (K, n)

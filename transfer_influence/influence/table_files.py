@@ -20,10 +20,10 @@ from ..basics.places import file_to_read, is_address, place_of, write_whole
 from .difference import Estimate
 from .tails import interval, p_values
 from .lookup import Numbered
-from .result import SIGN, ZEROS, InfluenceResult, kind_of_q, mean_of, q_or_nan
+from .result import InfluenceResult, kind_of_q, mean_of, q_or_nan, sign_words
 from .table_stores import (
     FOLDERS, NpyTable, ZarrTable, blocks, import_pyarrow, read_about, table_place)
-from .table_writer import TABLES, WORDS, describe_table, part_of, read_done
+from .table_writer import TABLES, WORDS, describe_table, part_of, read_done, told
 
 # %% ../../nbs/50_influence/13_table_files.ipynb #4531d2ae
 def are_numbered(columns) -> bool:
@@ -45,7 +45,7 @@ def _contents(result):
     "The tables (K, n), small arrays, and facts of a result."
     p = result.predictions or result
     tables = dict(influence=result.values, stderr=result.stderr, qvalue=q_or_nan(result), dof=result.dof)
-    facts = {k: getattr(result, k) for k in WORDS} | dict(kind_of_q=kind_of_q(result))
+    facts = {k: getattr(result, k) for k in WORDS} | dict(kind_of_q=kind_of_q(result)) | told(result.told_better)
     names = dict(class_names=result.class_names, target_class_names=p.target_class_names)
     if not are_numbered(result.columns): names['columns'] = result.columns
     small = _beside(result) | ({} if p.labels is None else dict(labels=p.labels))
@@ -91,7 +91,8 @@ def _arrow(result, part, q, tests, pa):
 def _save_parquet(result, file):
     pa, pq = import_pyarrow(); q, (K, n) = q_or_nan(result), result.values.shape
     tests = ('p', 'q') if result.has_errors and kind_of_q(result) == 'q' else (kind_of_q(result),)
-    about = {k: str(getattr(result, k)) for k in WORDS} | dict(sign=SIGN + ZEROS[result.zero], version=__version__)
+    about = {k: str(getattr(result, k)) for k in WORDS} | dict(sign=sign_words(result), version=__version__)
+    about |= told(result.told_better)
     words = ['source_class', 'target', 'models'] # the others are noise, which a dictionary or a compressor only slows
     parts = blocks(0, n, 1_000_000//K)
     tables = (_arrow(result, part, q, tests, pa).replace_schema_metadata(about) for part in parts)
@@ -132,7 +133,7 @@ def _result(a, tables):
     if {t.shape for t in tables} != {(len(names), len(columns))}: raise ValueError('tables and names differ in size')
     r = InfluenceResult(*tables, names, columns, int(a['n_models']), *(str(a[k]) for k in WORDS[1:4]),
                         zero=str(a.get('zero', 'average')), labels=a.get('labels'), target_class_names=target_names,
-                        about={k: a[k] for k in KEPT if k in a})
+                        about={k: a[k] for k in KEPT if k in a}, told_better=str(a.get('better', '')))
     if all(k in a for k in MEAN): r._kept('_mean', lambda: mean_of(r, [np.float64(a[k])[:, None] for k in MEAN]))
     return r
 

@@ -9,12 +9,14 @@ __all__ = ['Subset', 'OwnTarget', 'select_part', 'check_target_name', 'check_sam
 # %% ../../nbs/30_training/10_own_training.ipynb #a4eab6ad
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from numbers import Integral
 
 import numpy as np
 
 # %% ../../nbs/30_training/10_own_training.ipynb #88d7d977
 from ..basics.errors import InputError, need
 from ..basics.arrays import as_labels, as_mask, as_names, as_numbers, numbered
+from ..basics.direction import check_better
 from ..basics.named_axes import by_columns, given
 from ..basics.recipe import OUTPUTS, DesignSpec, RunSpec
 from ..images.image_set import ImageSet
@@ -33,27 +35,52 @@ class Subset:
     @property
     def names(self): return tuple(n for n, m in zip(self.class_names, self.mask) if m)
 
+# %% ../../nbs/30_training/10_own_training.ipynb #a854f4b2
+def _labelled(labels, names):
+    "Numbers of the classes (n,), and their names; one class where only n is known."
+    if isinstance(labels, Integral) and not isinstance(labels, bool):
+        need(labels >= 1 and names is None, 'a target without classes is a number of examples, 1 or more, and no '
+             'class_names')
+        return np.zeros(int(labels), np.int64), ('all',)
+    need(labels is not None, 'say what the target is: the classes of its examples as labels, or how many there are')
+    names = None if names is None else as_names(names, 'class_names of the target')
+    labels, names = numbered(as_labels(labels), names, 'class_names of the target')
+    names = names or tuple(map(str, range(labels.max(initial=0) + 1)))
+    need(len(labels) and 0 <= labels.min() and labels.max() < len(names), f'labels must lie between 0 and '
+         f'{len(names) - 1}, one for each of the {len(names)} class_names of the target')
+    return labels, names
+
+def _check_output(output, better, scores):
+    need(isinstance(output, str) and output.strip() and output.isprintable() and '/' not in output,
+         f'output must be a name without /, such as "bits per character", not {output!r}')
+    plain = output == 'output' and not better
+    need(not scores or plain, 'scores become margin, probability and the others, of which higher is better: output '
+         'and better are for one number an example (scores=False)')
+
 # %% ../../nbs/30_training/10_own_training.ipynb #951b2f02
 @dataclass(frozen=True, eq=False)
 class OwnTarget:
-    "What is known about the images (or texts, or …) that `evaluate_fn` evaluates on."
-    labels:np.ndarray          # (n,) their classes, numbers or names; zeros where there are none
-    class_names:tuple          # names of the target's classes
-    scores:bool = True         # does `evaluate_fn` give scores (n, classes)? False: one number each
+    "What is known about the images, texts or rows that `evaluate_fn` evaluates on."
+    labels:np.ndarray = None   # (n,) their classes, numbers or names; or n, how many there are, without classes
+    class_names:tuple = None   # names of the target's classes; empty: those that labels name
+    scores:bool = None         # does `evaluate_fn` give (n, classes)? False: one number each; empty: with labels
     select:np.ndarray = None   # (n,) bool: on which to choose; empty: every other one of a class
+    output:str = 'output'      # what one number each is, such as 'bits per character'
+    better:str = ''            # 'lower' for losses and errors, or 'higher'; of scores it is known
 
     def __post_init__(self):
-        names = as_names(self.class_names, 'class_names of the target')
-        labels, _ = numbered(as_labels(self.labels), names, 'class_names of the target')
-        need(len(labels) and 0 <= labels.min() and labels.max() < len(names), f'labels must lie between 0 and '
-             f'{len(names) - 1}, one for each of the {len(names)} class_names of the target')
+        labels, names = _labelled(self.labels, self.class_names)
+        given = not isinstance(self.labels, Integral) and not self.better and self.output == 'output'
+        scores = given if self.scores is None else bool(self.scores)
+        _check_output(self.output, self.better, scores)
         select = None if self.select is None else as_mask(self.select, 'select')
         need(select is None or select.shape == labels.shape,
-             f'select must say True or False of each of {len(labels)} images')
-        for k, v in dict(labels=labels, class_names=names, select=select).items(): object.__setattr__(self, k, v)
+             f'select must say True or False of each of {len(labels)} examples')
+        found = dict(labels=labels, class_names=names, scores=scores, select=select, better=check_better(self.better))
+        for k, v in found.items(): object.__setattr__(self, k, v)
 
     @property
-    def outputs(self): return OUTPUTS if self.scores else ('output',)
+    def outputs(self): return OUTPUTS if self.scores else (self.output,)
 
 # %% ../../nbs/30_training/10_own_training.ipynb #369f2ef1
 def select_part(target):
