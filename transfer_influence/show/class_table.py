@@ -12,9 +12,10 @@ import json
 import numpy as np
 
 # %% ../../nbs/70_show/02_class_table.ipynb #9f32773f
+from ..basics.direction import goodness, moves
 from ..influence.tails import interval
 from ..influence.result import InfluenceResult, kind_of_q, table_rows
-from .plot import moves
+from .plot import best_first
 
 # %% ../../nbs/70_show/02_class_table.ipynb #5323e71d
 MOST = 40_000 # pairs of a source and a target class that a page holds
@@ -34,23 +35,25 @@ def digits_of(mean:InfluenceResult) -> int:
 
 def page_numbers(mean:InfluenceResult,     # one column
                  by_class:InfluenceResult, # a column for each target class
-                ) -> dict: # columns: names; v, e, h, q: a list for each source class
+                ) -> dict: # columns: names; v, e, h, q: a list for each source class; better
     "What the page's script shows of each target class."
     tables = [mean, by_class] if by_class.values.size <= MOST and by_class.values.shape[1] > 1 else [mean]
     def joined(of): return _rounded(np.concatenate([np.asarray(of(t), float) for t in tables], 1))
     def half(t): low, high = interval(t._estimate); return (high - low)/2
     return dict(columns=['all'] + [c for t in tables[1:] for c in t.columns], v=joined(lambda t: t.values),
-                e=joined(lambda t: t.stderr), h=joined(half), q=joined(lambda t: t.qvalues), digits=digits_of(mean))
+                e=joined(lambda t: t.stderr), h=joined(half), q=joined(lambda t: t.qvalues), digits=digits_of(mean),
+                better=mean.better)
 
 # %% ../../nbs/70_show/02_class_table.ipynb #ffa6282b
 def best_target_classes(t:InfluenceResult) -> dict: # {source class: (text, text)}
-    "For each source class the target class that it helps most, and the one it hurts most."
-    say = {}
+    "For each source class the target class that it helps most, and the one it hurts most; none of a single one."
+    say, good = {}, goodness(t.better)
+    if len(t.columns) < 2: return say
     for name, v, e in zip(t.class_names, t.values, t.stderr):
         if np.isnan(v).any(): continue
-        a, b = v.argmax(), v.argmin()
+        a, b = (good*v).argmax(), (good*v).argmin()
         say[name] = tuple(f'{t.columns[j]} ({v[j]:+.2g} ± {e[j]:.1g})' if right else 'none'
-                          for j, right in ((a, v[a] > 0), (b, v[b] < 0)))
+                          for j, right in ((a, good*v[a] > 0), (b, good*v[b] < 0)))
     return say
 
 def _cells(r, k, q, titles, most, d): # (text, value to sort by)
@@ -58,33 +61,35 @@ def _cells(r, k, q, titles, most, d): # (text, value to sort by)
     return [(str(k), k), (c, c), *title, (f"{r['influence']:+.{d}f}", r['influence']),
             (f"{r['stderr']:.{d}f}", r['stderr']),
             (f"{r['low']:+.{d - 1}f} to {r['high']:+.{d - 1}f}", r['low']), (f'{r[q]:.2g}', r[q]),
-            *((x, x) for x in most.get(c, ('', '')))]
+            *((x, x) for x in (most.get(c, ('', '')) if most else ()))]
 
 def _rows(mean, titles, most):
     number, d, q = {c: k for k, c in enumerate(mean.class_names)}, digits_of(mean), kind_of_q(mean)
-    for r in table_rows(mean):
-        if np.isnan(r['influence']): continue
+    known = [r for r in table_rows(mean) if not np.isnan(r['influence'])]
+    for r in sorted(known, key=lambda r: -goodness(mean.better)*r['influence']): # the most helpful first
         k = number[r['source_class']]; cells = _cells(r, k, q, titles, most, d)
         tds = ''.join(f'<td data-v="{escape(str(v))}">{escape(t)}</td>' for t, v in cells)
         yield f'<tr data-k="{k}">{tds}</tr>'
 
 # %% ../../nbs/70_show/02_class_table.ipynb #2b368260
-def _heads(mean, titles):
+def _heads(mean, titles, most): # most: {} where the target has one class
     q = 'q-value' if kind_of_q(mean) == 'q' else 'sign error'
     named = [('', 'name')] if titles else []
     heads = [('', '#'), ('', 'class'), *named, ('v', f'influence on the {mean.output}'), ('e', '± standard error'),
-             ('i', '95 % interval'), ('q', q), *(('', f'{verb} most') for verb in moves(mean.output))]
-    return ''.join(f'<th scope="col" aria-sort="none" data-key="{k}"><button type="button">{escape(h)}</button></th>'
-                   for k, h in heads)
+             ('i', '95 % interval'), ('q', q), *(('', f'{verb} most') for verb in best_first(mean.better)*bool(most))]
+    up = {'v': ' data-first="ascending"'} if mean.better == 'lower' else {} # the most helpful first
+    return ''.join(f'<th scope="col" aria-sort="none" data-key="{k}"{up.get(k, "")}><button type="button">{escape(h)}'
+                   '</button></th>' for k, h in heads)
 
 def controls(columns:list, # names of target classes, 'all' first
-             target:str, output:str='margin', # what the numbers are of
+             target:str, better:str='', # what is better of the output: higher, lower; or not known
             ) -> str:
     "Tabs, search and filter of a class table."
     tabs = ''.join(f'<button type="button" role="tab" aria-selected="{str(not i).lower()}" tabindex="{-bool(i)}">'
                    f'{escape(c)}</button>' for i, c in enumerate(columns))
     tabs = f'<div role="tablist" aria-label="classes of {escape(target)}">{tabs}</div>' if len(columns) > 1 else ''
-    kinds = [('', 'all'), *((sign, f'surely {verb}') for sign, verb in zip('+-', moves(output))), ('0', 'not sure')]
+    sure = [(sign, f'surely {verb}') for sign, verb in zip('+-', moves(better))][::goodness(better)]
+    kinds = [('', 'all'), *sure, ('0', 'not sure')]
     options = ''.join(f'<option value="{v}">{t}</option>' for v, t in kinds)
     return (f'<div class="controls" hidden>{tabs}<label>Search <input type="search" placeholder="name of a class">'
             f'</label> <label>Show <select>{options}</select></label> <span class="count" role="status"></span></div>')
@@ -97,10 +102,10 @@ def class_table(mean:InfluenceResult,     # one column: over the whole target
     "All source classes as HTML, with the numbers of all target classes for the page's script."
     titles = titles if titles and any(k != v for k, v in titles.items()) else None
     numbers = page_numbers(mean, by_class)
-    body = ''.join(_rows(mean, titles, best_target_classes(by_class)))
+    most = best_target_classes(by_class); body = ''.join(_rows(mean, titles, most))
     data = json.dumps(numbers, separators=(',', ':'), ensure_ascii=True).replace('<', '\\u003c')
     label = f'influence of the source classes on {mean.target}'
-    return (f'<div class="classes">{controls(numbers["columns"], mean.target, mean.output)}'
+    return (f'<div class="classes">{controls(numbers["columns"], mean.target, mean.better)}'
             f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table><thead><tr>'
-            f'{_heads(mean, titles)}</tr></thead>'
+            f'{_heads(mean, titles, most)}</tr></thead>'
             f'<tbody>{body}</tbody></table></div><script type="application/json">{data}</script></div>')

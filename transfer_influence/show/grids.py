@@ -16,9 +16,10 @@ from PIL import Image
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 # %% ../../nbs/70_show/01_grids.ipynb #74eb963e
+from ..basics.direction import goodness
 from ..images.image_set import as_picture
 from ..analysis.explore import number
-from .plot import HELPS, HURTS, NEUTRAL, fit, legible, moves, new_figure, page_style, plain
+from .plot import HELPS, HURTS, best_first, colour_of, fit, legible, new_figure, page_style, plain
 
 # %% ../../nbs/70_show/01_grids.ipynb #6cdfd33e
 def _lines(text, wide): # letters in a line
@@ -34,8 +35,6 @@ def _show(ax, image, text='', colour='k', wide=22):
     for s in ax.spines.values(): s.set(color=colour if colour != 'k' else '#cccccc', linewidth=1.4 if colour != 'k'
                                        else .6)
     ax.set_xlabel(_lines(text, wide), fontsize=7.5, labelpad=2)
-
-def _colour(value, sure): return NEUTRAL if not sure else HELPS if value > 0 else HURTS
 
 def _grid(rows, columns, width=.95, height=1.2, **kwargs):
     return new_figure(width*columns, height*rows, rows, columns, squeeze=False, layout='constrained', **kwargs)
@@ -79,12 +78,13 @@ def plot_projection(p,            # a `Projection`
                    f'{p.influence.output} ± standard error, {p.influence.n_models} models', max(13*len(p.most), 45))
     names = {j: '' if labels is None else _lines(labels[j], 13) for j in (*p.most, *p.least)}
     fig, axes = _grid(2, len(p.most), height=1.2 + _room(names.values()) + _room([title])/2)
-    for row, columns in zip(axes, (p.most, p.least)):
+    better = p.influence.better; rows = (p.most, p.least)[::goodness(better)] # the helped ones above
+    for row, columns in zip(axes, rows):
         for ax, j in zip(row, columns):
             v, e = p.value(j), p.stderr(j)
-            _show(ax, images[j], number(v, e), _colour(v, p.sure(j)))
+            _show(ax, images[j], number(v, e), colour_of(v, p.sure(j), better))
             ax.set_title(names[j], fontsize=8, pad=2)
-    for ax, verb, c in zip(axes[:, 0], moves(p.influence.output), (HELPS, HURTS)):
+    for ax, verb, c in zip(axes[:, 0], best_first(better), (HELPS, HURTS)):
         ax.set_ylabel(f'{verb} most', color=c, fontsize=9)
     fig.suptitle(title, fontsize=9)
     return fig
@@ -145,9 +145,11 @@ def _caption(kind, r):
                 misleading=lambda: f"#{r['example']} in '{r['source_class']}'\n{number(r['influence'], r['stderr'])}")
     return said[kind]()
 
-def _issue_row(row, kind, r, moved, source, target):
-    row[0].axis('on'); _show(row[0], source[r['example']], _caption(kind, r), '#444444')
-    for ax, j, v, e, sure in zip(row[1:], *moved): ax.axis('on'); _show(ax, target[j], number(v, e), _colour(v, sure))
+def _issue_row(row, issues, r, moved, source, target):
+    better = issues.examples.predictions.direction() if issues.examples else '' # as higher
+    row[0].axis('on'); _show(row[0], source[r['example']], _caption(issues.kind, r), '#444444')
+    for ax, j, v, e, sure in zip(row[1:], *moved):
+        ax.axis('on'); _show(ax, target[j], number(v, e), colour_of(v, sure, better))
 
 # %% ../../nbs/70_show/01_grids.ipynb #c02b6cdf
 @legible
@@ -163,8 +165,7 @@ def plot_issues(issues,   # an `Issues` table
     captions = [_lines(_caption(issues.kind, r), 22) for r, _ in zip(issues.rows, moved)]
     fig, axes = _grid(-(-len(moved)//wide), wide*(1 + most), 1.15, 1.35 + _room(captions, 2))
     for ax in axes.ravel(): ax.axis('off')
-    for row, r, m in zip(axes.reshape(-1, 1 + most), issues.rows, moved): _issue_row(row, issues.kind, r, m, source,
-                                                                                     target)
+    for row, r, m in zip(axes.reshape(-1, 1 + most), issues.rows, moved): _issue_row(row, issues, r, m, source, target)
     axes[0, 0].set_title('source image', fontsize=8)
     axes[0, 1].set_title('target image' + 's that it moves'*(most > 1), fontsize=8, loc='left')
     return fig
