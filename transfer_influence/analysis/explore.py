@@ -22,7 +22,7 @@ from ..records.predictions import Predictions
 from ..records.store import open_run, read_images
 from ..records.read_run import find_target, run_header
 from ..fleet.child_runs import images_of
-from ..influence.result import SIGN, ZEROS, InfluenceResult, class_influence, ranked
+from ..influence.result import InfluenceResult, class_influence, ranked, sign_words
 
 # %% ../../nbs/60_analysis/03_explore.ipynb #a00e645d
 def number(value:float, error:float) -> str:
@@ -51,10 +51,11 @@ class Projection(Shown):
         say = lambda columns: ', '.join(f'{self.influence.columns[j]} ({number(self.value(j), self.stderr(j))})'
                                         for j in columns[:4])
         where = f' of class {self.within}' if self.within else ''
+        up, down = (' (it hurts)', ' (it helps)') if self.influence.better == 'lower' else ('', '')
         return (f"'{self.source_class}' on images{where} of '{self.influence.target}', output {self.influence.output}, "
-                f'{self.influence.n_models} models\n most positive: {say(self.most)}\n most negative: '
+                f'{self.influence.n_models} models\n most positive{up}: {say(self.most)}\n most negative{down}: '
                 f'{say(self.least)}\n '
-                f'{SIGN}{ZEROS[self.influence.zero]}')
+                f'{sign_words(self.influence)}')
 
 # %% ../../nbs/60_analysis/03_explore.ipynb #7cb8bb64
 def _class_number(p, name):
@@ -72,7 +73,8 @@ def project_labels(influence:InfluenceResult, # a column for each target image
                    k:int=8,          # how many images from each end
                    within:str=None,  # a target class: only its images
                   ) -> Projection:
-    """The target images that a source class helps most and hurts most (Figures 4 and 5 of Jain et al., 2023).
+    """The target images whose output a source class raises most and lowers most: where higher is better, those that it
+    helps most and hurts most, else the other way round (Figures 4 and 5 of Jain et al., 2023).
     Raises `InputError` for unknown classes."""
     need(isinstance(influence, InfluenceResult), 'project_labels needs an influence table: '
          'ti.class_influence(predictions)')
@@ -132,13 +134,14 @@ class Subpopulation(Shown):
     "A cluster of target images, and the source classes that matter more to it than to the other images."
     name:str             # its top source classes
     columns:np.ndarray   # numbers of its images
-    classes:list         # of `Ranked`: influence on the cluster minus influence on the other images, the largest first
+    classes:list         # of `Ranked`: influence on the cluster minus influence on the others, the most helpful first
     labels:dict          # {target class: how many of its images are in it}
 
     def __repr__(self):
         of = ', '.join(f'{n} of {c}' for c, n in self.labels.items())
         top = ', '.join(map(str, self.classes[:2]))
-        return f'{self.name}: {len(self.columns)} images ({of}); more than for the others matter {top}'
+        what = f'images ({of})' if list(self.labels) != ['all'] else 'examples' # of a target without classes
+        return f'{self.name}: {len(self.columns)} {what}; more than for the others matter {top}'
 
 # %% ../../nbs/60_analysis/03_explore.ipynb #bef39b72
 def _half(p, rows): return replace(p, masks=p.masks[rows], outputs={o: y[rows] for o, y in p.outputs.items()})
@@ -156,7 +159,7 @@ def _contrast(p, output, inside, method):
     y = p.output(output)[1].astype(np.float64)
     d = y[:, inside].mean(1) - y[:, ~inside].mean(1)
     q = replace(p, outputs=dict(contrast=d[:, None].astype(np.float32)), labels=np.zeros(1, int),
-                split=np.array(['']), target_class_names=('contrast',))
+                split=np.array(['']), target_class_names=('contrast',), better=dict(contrast=p.direction(output)))
     return class_influence(q, 'contrast', method, missing='mask')
 
 # %% ../../nbs/60_analysis/03_explore.ipynb #031b6c96

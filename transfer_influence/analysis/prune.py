@@ -17,9 +17,10 @@ from ..basics.errors import need
 from ..basics.recipe import Recipe, from_dict
 from ..records.read_run import find_target, read_predictions, run_header
 from .retrain import base_target, class_run, units_of
-from .curve import Difference, Measure, best_k, harmful_arm, load_curves, measure_of
+from .curve import (
+    Difference, Measure, best_k, harmful_arm, load_curves, measure_of, what_is_measured)
 from .removal import (
-    check_ks, check_parts, influence_order, order_output, save_class_list, what_is_measured)
+    check_ks, check_parts, influence_order, order_output, save_class_list)
 from .budget import BudgetCurve, EqualSteps, equal_steps, gain_at
 from .budget_curve import load_budget_curves
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAPPINGS', 'need_parts', 'check_parts', 'order_output', 'influence_order', 'check_order', 'save_class_list',
            'read_class_list', 'check_keep', 'surrogate_orders', 'check_ks', 'usual_ks', 'arm_masks', 'plan_cost',
-           'in_rows', 'usual_arms', 'usual_orders', 'plan_curve', 'accuracies', 'as_told', 'what_is_measured',
-           'removal_curve', 'CurveCost', 'orders_at_no_cost', 'curve_cost']
+           'in_rows', 'usual_arms', 'first_arm', 'usual_orders', 'plan_curve', 'accuracies', 'removal_curve',
+           'CurveCost', 'orders_at_no_cost', 'curve_cost']
 
 # %% ../../nbs/60_analysis/02_removal.ipynb #7185370a
 from dataclasses import dataclass, replace
@@ -26,7 +26,8 @@ from ..fleet.progress import say_time
 from ..fleet.cost import seconds_of_all
 from ..influence.result import class_influence, mean_influence
 from .retrain import base_target, class_run, retrain, units_of, untrained
-from .curve import PARTS, Curve, harmful_arm, helpful_arm, save_curve
+from .curve import (
+    PARTS, Curve, as_told, harmful_arm, helpful_arm, save_curve, what_is_measured)
 
 # %% ../../nbs/60_analysis/02_removal.ipynb #98df6134
 def need_parts(split, target:str, # split: (n,) select or report
@@ -159,6 +160,10 @@ def usual_arms(head:dict, better:str='') -> tuple:
     of = dict(better=better); ours = harmful_arm(of), helpful_arm(of), 'random'
     return ours + (MAPPINGS if 'recipe' in head and not head.get('groups') else ())
 
+def first_arm(run, target:str=None) -> str:
+    "The arm of a run that removes the harmful classes first."
+    return harmful_arm(class_run(run)[1]['targets'][base_target(run, target)])
+
 def usual_orders(run, target:str=None, output:str=None, method:str='dim',
                  arms=None, # some of `usual_arms`; empty: all
                  own=None,  # an `OwnTraining` that says which direction is better, where the run does not
@@ -212,20 +217,6 @@ def accuracies(right,      # (m, n) 1 where a model is right, else 0
     "The accuracy of each model."
     if metric == 'top1': return right.mean(1)
     return np.mean([right[:, labels == k].mean(1) for k in np.unique(labels)], 0)
-
-# %% ../../nbs/60_analysis/02_removal.ipynb #d220198d
-def as_told(p:Predictions, own=None) -> Predictions: # own: an `OwnTraining`, or nothing
-    "Predictions with the direction that training of your own names, where the run does not name one."
-    said = getattr(getattr(own, 'targets', {}).get(p.target), 'better', '')
-    return replace(p, better=dict.fromkeys(p.outputs, said)) if said and not p.better else p
-
-def what_is_measured(p:Predictions, metric:str='top1') -> dict: # metric, and better where it is not accuracy
-    "What a curve of a target measures. Raises `InputError` for an output of which it is not known what is better."
-    if 'correct' in p.outputs and p.direction('correct') == 'higher': return dict(metric=metric)
-    name, _ = p.output()
-    need(p.direction(name), f"whether lower or higher is better of the output '{name}' of '{p.target}' is not known: "
-         "say better='lower' or better='higher' in its OwnTarget")
-    return dict(metric=name, better=p.direction(name))
 
 # %% ../../nbs/60_analysis/02_removal.ipynb #9e320507
 def _metric(head, target):
