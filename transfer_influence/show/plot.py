@@ -184,8 +184,9 @@ def plot_curve(curve, # a `Curve`
     ax.axhspan(mean - half, mean + half, color='k', alpha=.08, lw=0)
     ax.axhline(mean, color='k', lw=.8, ls='--', label=f'all {len(curve.class_names)} classes')
     for arm in curve.arms(): _arm_line(ax, curve, arm, _arm_colour(curve, arm) or next(spare))
-    a = curve.about
-    ax.set(xlabel='source classes removed', ylabel=plain(m.axis(curve.target)))
+    a, where = curve.about, m.axis(curve.target)
+    if not m.is_accuracy: where = where.replace(', report part', ',\nreport part') # it is long
+    ax.set(xlabel='source classes removed', ylabel=plain(where))
     ax.set_title(f'{curve.replicates} replicates a point (95 % interval); order from {a.get("models")} models, '
                  f'seed {a.get("seed")}, {plain(a.get("device"))}', fontsize=8)
     ax.legend(frameon=False, fontsize=8); ax.spines[['top', 'right']].set_visible(False)

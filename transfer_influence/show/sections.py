@@ -86,6 +86,7 @@ def curve_verdict(curve:Curve) -> str: # a sentence
     b = best_k(curve)
     if not b.k: return 'On the select part no removal was better than all classes: keep them all.'
     sure = 'a gain' if b.gain.p < .05 and b.gain.improves else 'not sure to be a gain'
+    if not (b.gain.measure.is_accuracy or b.gain.improves): sure = 'no gain'
     return (f'On the select part it is best to remove {b.k} classes '
             f'({", ".join(curve.orders[arm][:b.k])}); on the report part, k chosen by the other replicates, '
             f'that brings {b.gain.change()}: {sure} (paired p {b.gain.p:.2g}).')
@@ -93,7 +94,7 @@ def curve_verdict(curve:Curve) -> str: # a sentence
 # %% ../../nbs/70_show/04_sections.ipynb #49841ceb
 def curve_section(curve:Curve) -> str:
     "A removal curve, and the table of Figure 2b."
-    m = curve.measure; what = 'Accuracies', 'gains' if m.is_accuracy else f'Mean {m.name}', 'differences'
+    m = curve.measure; what = ('Accuracies', 'gains') if m.is_accuracy else (f'Mean {m.name}', 'differences')
     text = (f'{curve_verdict(curve)} {what[0]}: mean ± sd over replicates; {what[1]}: ± standard error, with common '
             'seeds.' + ('' if m.is_accuracy else f' {m.better.capitalize()} is better.'))
     table = small_table(_points(removal_table(curve), m)) if curve.replicates > 1 else ''
