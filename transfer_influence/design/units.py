@@ -54,12 +54,13 @@ def equal_data_row(sizes:np.ndarray, # (K,)
                    alpha:float, # share of all data that a subset holds
                    rng:np.random.Generator) -> np.ndarray: # (K,) bool
     "Units in random order, as many of the first as come nearest to `alpha` of all data; at least 2, and not all."
-    aim, found = alpha*sizes.sum(), []
+    aim, off, chosen = alpha*sizes.sum(), np.inf, ()
     for _ in range(4):
         order = rng.permutation(len(sizes)); held = np.cumsum(sizes[order])
         n = min(max(1 + int(abs(held - aim).argmin()), 2), len(sizes) - 1)
-        found.append((abs(held[n - 1] - aim), order[:n]))
-    return np.isin(np.arange(len(sizes)), min(found, key=lambda f: f[0])[1])
+        if abs(held[n - 1] - aim) < off: off, chosen = abs(held[n - 1] - aim), order[:n]
+        if off < .1*aim: break
+    return np.isin(np.arange(len(sizes)), chosen)
 
 def check_equal_data(sizes, alpha:float, names) -> np.ndarray: # (K,)
     "Raises `InputError` where sizes are not known, or a unit is larger than a subset."
