@@ -39,7 +39,8 @@ def told_better(p, output:str=None, better:str=None):
     from transfer_influence.basics.errors import need
     if not check_better(better): return p
     name, known = p.output(output)[0], p.direction(output)
-    need(known in ('', better), f"of the output '{name}' on {p.target} {known} is better, not {better}; leave --better out")
+    need(known in ('', better), f"of the output '{name}' on {p.target} {known} is better, not {better}; leave --better "
+         'out')
     return replace(p, better=p.better | {name: better})
 
 # %% ../../nbs/80_cli/06_tables.ipynb #86f75305

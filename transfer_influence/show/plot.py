@@ -43,8 +43,8 @@ def plot_ranking(result:InfluenceResult,
                  images=None,  # {class name: picture} for thumbnails
                  ax=None,
                 ):
-    """The `k` source classes that help most and the `k` that hurt most; where it is not known what is better, that raise
-    and lower most (Figure 1 of Jain et al., 2023). Returns the `Axes`."""
+    """The `k` source classes that help most and the `k` that hurt most, or, where it is not known what is better, that
+    raise and lower most (Figure 1 of Jain et al., 2023). Returns the `Axes`."""
     if column is None and len(result.columns) > 1: result = result.mean()
     rows = result.top(len(result.class_names), column or 0)
     rows = rows if len(rows) <= 2*k else rows[:k] + rows[-k:]
@@ -58,7 +58,7 @@ def plot_ranking(result:InfluenceResult,
 
 # %% ../../nbs/70_show/01_plot.ipynb #463c92c8
 AGAINST = dict(average='relative to the average class', absent='relative to leaving the class out',
-               drawn='partly relative to the average class')
+               drawn='partly relative to the average class', data='in place of as much other data')
 
 def _finish_ranking(ax, result, rows, j, images):
     up, down = moves(result.better)
@@ -87,7 +87,8 @@ def plot_heatmap(table:InfluenceResult, # with a column for each target class
     ax = ax or new_figure(1.2 + .36*len(table.columns), 1 + .19*len(order))[1]
     v, top = table.values[order], np.nanmax(abs(table.values), initial=0) or 1.
     down, right = (np.arange(n + 1) - .5 for n in v.shape)
-    image = ax.pcolormesh(right, down, v, cmap=DIVERGING if good > 0 else DIVERGING.reversed(), vmin=-top, vmax=top, rasterized=True)
+    colours = DIVERGING if good > 0 else DIVERGING.reversed() # blue helps
+    image = ax.pcolormesh(right, down, v, cmap=colours, vmin=-top, vmax=top, rasterized=True)
     ax.set(xlim=right[[0, -1]], ylim=down[[-1, 0]])
     ax.scatter(*np.argwhere(table.qvalues[order] < q).T[::-1], s=5, color='k')
     ax.set_yticks(range(len(order)), [plain(table.class_names[i]) for i in order], fontsize=8)
@@ -178,7 +179,8 @@ def _arm_line(ax, curve, arm, colour):
 @legible
 def plot_curve(curve, # a `Curve`
                ax=None):
-    "Accuracy, or a mean output, against the number of classes removed (Figure 2a of Jain et al., 2023). Returns the `Axes`."
+    """Accuracy, or a mean output, against the number of classes removed (Figure 2a of Jain et al., 2023). Returns the
+    `Axes`."""
     ax = ax or new_figure(5.6, 3.4)[1]
     m, spare = curve.measure, iter(OTHERS*9); mean, half = (m.scale*x for x in _band(curve.of('full', 0)))
     ax.axhspan(mean - half, mean + half, color='k', alpha=.08, lw=0)

@@ -132,12 +132,13 @@ def leave_out(mean:InfluenceResult, curve:Curve=None,
                        'The removal curve found nothing to gain by leaving classes out.')
     if not mean.better:
         return (), f'Whether more of the output {mean.output} is better is not known: no class is proposed.'
-    good = goodness(mean.better); kind, verb = ('negative', 'lower') if good > 0 else ('positive', 'raise')
+    good, than = goodness(mean.better), 'as much other data' if mean.zero == 'data' else 'the average class'
+    kind, verb = ('negative', 'lower') if good > 0 else ('positive', 'raise')
     rows = [r for r in mean.bottom(len(mean.class_names)) if good*r.influence < 0 and r.q < .1]
     if not rows: return (), f'No class is sure to {verb} the {mean.output}: nothing to leave out.'
     return tuple(r.name for r in rows), (
         f'Candidates: classes with a {kind} influence (q < 0.1), the most {kind} first. ' + f'{kind.capitalize()} is '
-        'worse than the average class, so leaving them out need not help: '*(mean.zero != 'absent')
+        f'worse than {than}, so leaving them out need not help: '*(mean.zero != 'absent')
         + f'{curve_by} trains without them and tells.')
 
 # %% ../../nbs/70_show/04_sections.ipynb #3ab9756b
