@@ -131,7 +131,9 @@ def leave_out(mean:InfluenceResult, curve:Curve=None,
         return names, ('What the removal curve found best: see there for the gain and how sure it is.' if k else
                        'The removal curve found nothing to gain by leaving classes out.')
     if not mean.better:
-        return (), f'Whether more of the output {mean.output} is better is not known: no class is proposed.'
+        of = 'output' if mean.output == 'output' else f'output {mean.output}'
+        return (), (f'Whether more of the {of} is better is not known: no class is proposed. ti-report with --better lower '
+                    'or --better higher says it.')
     good, than = goodness(mean.better), 'as much other data' if mean.zero == 'data' else 'the average class'
     kind, verb = ('negative', 'lower') if good > 0 else ('positive', 'raise')
     rows = [r for r in mean.bottom(len(mean.class_names)) if good*r.influence < 0 and r.q < .1]
