@@ -168,8 +168,9 @@ def test_planning(run, mirrored):
 def test_projection(run, mirrored):
     a, b = (ti.project_labels(ti.class_influence(predictions(r)), BAD, 5) for r in (run, mirrored))
     assert all(j % 3 == 0 for j in a.most) and a.most.tolist() == b.least.tolist()
-    assert 'most positive (it hurts)' in str(a) and 'most negative (it helps)' in str(a) and 'lower is better' in str(a)
-    assert 'hurt' not in str(b) and 'helps' not in str(b)
+    assert 'raises the error on the target, it hurts; negative: it lowers it, it helps' in str(a)
+    assert 'most negative: image' in str(a)  # of a unit that hurts all rows: no word of help beside a raised error
+    assert 'hurt' not in str(b) and 'help' not in str(b)
 
 
 def test_subpopulations(run, mirrored):

@@ -55,11 +55,10 @@ class Projection(Shown):
         say = lambda columns: ', '.join(f'{self.influence.columns[j]} ({number(self.value(j), self.stderr(j))})'
                                         for j in columns[:4])
         where = f' of class {self.within}' if self.within else ''
-        up, down = (' (it hurts)', ' (it helps)') if self.influence.better == 'lower' else ('', '')
         t = self.influence
         what = things((t.predictions or t).target_class_names)
         return (f"'{self.source_class}' on {what}{where} of '{t.target}', output {t.output}, "
-                f'{self.influence.n_models} models\n most positive{up}: {say(self.most)}\n most negative{down}: '
+                f'{self.influence.n_models} models\n most positive: {say(self.most)}\n most negative: '
                 f'{say(self.least)}\n '
                 f'{sign_words(self.influence)}')
 
