@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import transfer_influence as ti
-from transfer_influence.analysis.curve import curve_rows, harmful_arm, load_curves, removal_table
+from transfer_influence.analysis.curve import (
+    against_full, best_k, curve_rows, harmful_arm, load_curves, merged, removal_table)
+from transfer_influence.analysis.removal import first_arm
 from transfer_influence.analysis.failures import find_failures
 from transfer_influence.analysis.finders import Examples, find_leakage, find_misleading, moved_images
 from transfer_influence.analysis.look_alikes import Similarity
@@ -58,18 +60,19 @@ def refused(words, f, *args, **options):
     assert '\n' not in str(e.value)
 
 
-def test_curve_of_errors(both):
+def test_curve_of_errors(both, run, mirrored):
     "The unit that raises the error goes first; of a lower error it says that it is better."
     low, _ = both; best = low.orders['most positive']
+    assert (first_arm(run), first_arm(mirrored)) == ('most positive', 'most negative')
     assert best[0] == BAD and best[-1] == GOOD and low.orders['most negative'] == best[::-1]
     assert (low.about['metric'], low.about['better'], low.about['output']) == ('error', 'lower', 'error')
     assert harmful_arm(low.about) == 'most positive' and low.arms()[0] == 'most positive'
-    one = ti.analysis.curve.best_k(low)
+    one = best_k(low)
     assert one.arm == 'most positive' and one.gain.mean < -.4 and one.gain.improves
     words = str(low)
     assert 'mean error, lower is better' in words and 'error, which is better' in words
     assert 'accuracy' not in words and 'points' not in words and '%' not in words
-    assert 'which is worse' in str(ti.analysis.curve.against_full(low, 'most negative', 1))
+    assert 'which is worse' in str(against_full(low, 'most negative', 1))
 
 
 def test_curve_mirrored(both):
@@ -77,7 +80,7 @@ def test_curve_mirrored(both):
     low, high = both
     assert high.arms()[0] == harmful_arm(high.about) == 'most negative'
     assert high.orders['most negative'] == low.orders['most positive']
-    a, b = (ti.analysis.curve.best_k(c) for c in both)
+    a, b = (best_k(c) for c in both)
     assert a.k == b.k and np.isclose(a.gain.mean, -b.gain.mean) and np.isclose(a.gain.p, b.gain.p)
     assert 'which is better' in str(b) and 'which is better' in str(a)
     twin = {'most positive': 'most negative', 'most negative': 'most positive'}
@@ -113,7 +116,7 @@ def test_curve_is_kept(both, run):
     low, _ = both; kept = load_curves(run)['task']
     assert str(kept) == str(low) and kept.about['better'] == 'lower'
     other = replace(low, about={k: v for k, v in low.about.items() if k not in ('metric', 'better')})
-    assert ti.analysis.curve.merged(other, low) is low
+    assert merged(other, low) is low
 
 
 def test_prune(both, run, mirrored, tmp_path):
@@ -165,8 +168,9 @@ def test_planning(run, mirrored):
 def test_projection(run, mirrored):
     a, b = (ti.project_labels(ti.class_influence(predictions(r)), BAD, 5) for r in (run, mirrored))
     assert all(j % 3 == 0 for j in a.most) and a.most.tolist() == b.least.tolist()
-    assert 'most positive (it hurts)' in str(a) and 'most negative (it helps)' in str(a) and 'lower is better' in str(a)
-    assert 'hurt' not in str(b) and 'helps' not in str(b)
+    assert 'raises the error on the target, it hurts; negative: it lowers it, it helps' in str(a)
+    assert 'most negative: image' in str(a)  # of a unit that hurts all rows: no word of help beside a raised error
+    assert 'hurt' not in str(b) and 'help' not in str(b)
 
 
 def test_subpopulations(run, mirrored):
@@ -190,12 +194,40 @@ def test_failures_by_a_loss(mirrored):
     "Suspects named by a loss are those that raise it."
     p = predictions(mirrored); y = p.outputs['error']
     right = (y > np.quantile(y, .6)).astype(np.float32)
-    outputs = dict(correct=right, predicted=1 - right, loss=-y)
+    outputs = dict(loss=-y, correct=right, predicted=1 - right)
     q = ti.from_arrays(p.masks, outputs, NAMES, np.zeros(N, int), ('a', 'b'), better=dict(loss='lower'))
     f = find_failures(q, 1, output='loss')[0]
     assert f.suspects[0].name == BAD and 'Most positive (lower is better) for it: salt +' in str(f)
     assert 'Most negative for it: salt -' in str(find_failures(replace(q, outputs=outputs | dict(loss=y), better={}), 1,
                                                               output='loss')[0])
+
+
+def test_dead_ends(run):
+    "What training of one's own cannot give is refused in one line, with what to do instead."
+    refused('training of your own counts for itself; give k, or make a curve', ti.prune_classes, run, steps=100)
+    for f in (ti.find_misleading, ti.find_leakage, ti.find_mislabeled):
+        refused(r"units='examples'\); other examples are judged as units with a name each", f, run)
+    refused('give it again as own=', ti.removal_curve, run)
+    t = ti.class_influence(predictions(run))
+    refused('from 1 to 60 examples, not 100', ti.project_labels, t, BAD, 100)
+    refused('from 2 to 30 clusters for 60 examples, not 50', ti.subpopulations, predictions(run), 50)
+    assert "'salt' on examples of 'task'" in str(ti.project_labels(t, BAD, 3))
+
+
+def test_single_images_and_a_loss(tmp_path):
+    "An example-level run of one's own whose target is an error: the planted image is misleading."
+    rng = np.random.default_rng(0)
+    s = ti.ImageSet(rng.integers(0, 255, (40, 8, 8, 1), dtype=np.uint8), np.arange(40) % 4, list('abcd'))
+    def train(subset, seed, device):
+        has = (subset.images == s.images[5]).all((1, 2, 3)).any()
+        return 2 + .8*has + .1*np.random.default_rng(seed).normal(size=20)
+    o = ti.OwnTraining(train, lambda model: model, s.class_names, {'task': ti.OwnTarget(20, output='error', better='lower')},
+                       source=s, design=ti.DesignSpec(units='examples'), run=ti.RunSpec(models=80))
+    out = made(o, tmp_path/'run'); found = ti.find_misleading(out)
+    assert [r['example'] for r in found.flagged] == [5] and found.flagged[0]['influence'] > 0
+    refused('which are your own: say as alike=', ti.find_leakage, out)
+    refused('use find_misleading', ti.find_mislabeled, out)
+    refused('draws single examples', ti.removal_curve, out, own=o)
 
 
 @pytest.fixture(scope='module')

@@ -198,9 +198,9 @@ def curve_words(curve:Curve) -> list: # of lines
     a, R, m = curve.about, curve.replicates, curve.measure
     head = (f"Removal curve on the report part of '{curve.target}': {len(curve.class_names)} source classes, {R} "
             f'replicates a point; {_how(a)}' + ('' if m.is_accuracy else f'; mean {m.name}, {m.better} is better'))
-    def say(x): return f'{x:.4f}' if m.is_accuracy else m.value(x)
+    def say(x, *sd): return ' ± '.join(f'{v:.4f}' for v in (x, *sd)) if m.is_accuracy else m.value(x, *sd)
     full = curve.of('full', 0)
-    lines = [head, f' all classes: {say(full.mean())}' + (f' ± {say(full.std(ddof=1))} (sd)' if R > 1 else '')]
+    lines = [head, ' all classes: ' + (say(full.mean(), full.std(ddof=1)) + ' (sd)' if R > 1 else say(full.mean()))]
     for arm in curve.arms():
         points = ', '.join(f'{k}: {say(curve.of(arm, k).mean())}' for k in curve.ks(arm))
         lines.append(f' {arm}, by number removed: {points}')

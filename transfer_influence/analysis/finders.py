@@ -43,6 +43,9 @@ def open_examples(run) -> Store:
     "The example-level run of a run. Raises `InputError`, with its cost, where there is none."
     root = examples_root(run)
     if is_run(root): return open_run(root)
+    need('recipe' in open_run(run).get('fleet.json'), f"{run} draws whole classes; single images need an OwnTraining "
+         "with source= and design=DesignSpec(units='examples'); other examples are judged as units with a name each: "
+         'ti.class_influence(p).bottom(10) are the misleading ones')
     wait = say_time(500*.5*seconds_of_all(open_run(run)))
     need(False, f'{run} draws whole classes; single images need a run that draws images: train_examples(run), or '
          f'ti-explore {run} --train-examples 500 (about {wait} of one worker)')
@@ -162,7 +165,8 @@ def find_mislabeled(run, target:str=None, output:str=None,
     """Source images that models which were not trained on them assign to another class. Flagged where they agree on
     it. Raises `InputError` where there is no example-level run, or it did not record the source."""
     e = run if isinstance(run, Examples) else read_examples(run, target)
-    need(e.source is not None, 'a run with training of its own records no opinions about its source images')
+    need(e.source is not None, 'a run with training of its own records no opinions about its source images; '
+         'use find_misleading')
     score, answer, share, memory = _opinions(e); effect = mean_effects(e, output)
     flag = (answer != e.labels) & (share > agreement) & ((~e.source.masks).sum(0) >= FEWEST)
     about = (f'mislabeled_score: mean probability of the given label over those of {len(e.source.masks)} models that '
@@ -203,6 +207,13 @@ def pair_effects(e:Examples, examples, columns, output:str=None) -> Estimate: # 
 ALIKE = .65 # a pair whose fine structure is less alike is never flagged
 
 # %% ../../nbs/60_analysis/06_finders.ipynb #25cb2906
+def _similar(e):
+    name = e.predictions.target
+    need('recipe' in e.store.get('fleet.json'), f"{e.store.root} keeps no images of '{name}', which are your own: "
+         'say as alike=Similarity(…) which source images look like which of them')
+    return similar_images(e.store.root, name)
+
+# %% ../../nbs/60_analysis/06_finders.ipynb #ff01912d
 def find_leakage(run, target:str=None, output:str=None,
                  k:int=100,        # how many pairs to look at, the most alike first
                  alike:Similarity=None, # where it is known already
@@ -211,7 +222,7 @@ def find_leakage(run, target:str=None, output:str=None,
     is more alike than that of nearly all different images of the target, and at least `ALIKE`. Raises `InputError`
     where there is no example-level run."""
     e = run if isinstance(run, Examples) else read_examples(run, target)
-    s = alike or similar_images(e.store.root, e.predictions.target)
+    s = alike or _similar(e)
     flag = s.score > max(s.usual, ALIKE)
     order = np.argsort(-s.score, kind='stable')[:max(k, flag.sum())] # nothing that is flagged is cut off
     effect = pair_effects(e, order, s.column[order], output)

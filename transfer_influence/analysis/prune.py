@@ -158,6 +158,8 @@ def prune_classes(run,
     need(net is None or steps is not None, 'a net goes with the steps of a budget')
     for v in (k, steps): need(v is None or isinstance(v, int), f'k and steps must be whole numbers, not {v!r}')
     store, head = class_run(run); target, _ = find_target(run_header(store), target)
+    need(steps is None or 'recipe' in head, 'budgets are counted in steps, and training of your own counts for itself; '
+         f'give k, or make a curve: ti.removal_curve({str(run)!r}, own=…)')
     if steps is not None: return _for_budget(run, head, base_target(run, target), steps, net)
     given = k is not None
     order, n, why, gain, of = _as_asked(run, target, k, output, method) if given else _by_curve(run, target)
