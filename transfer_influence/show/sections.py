@@ -21,7 +21,8 @@ from ..records.store import Store, committed, is_run, open_run
 from ..records.read_run import failures_of, read_commit, run_header
 from ..fleet.progress import session_records, session_versions
 from ..influence.result import InfluenceResult, mean_influence
-from ..analysis.curve import Curve, Measure, best_k, harmful_arm, load_curves, removal_table
+from ..analysis.curve import (
+    Curve, Measure, best_k, harmful_arm, load_curves, removal_table)
 from ..analysis.budget import BudgetCurve, budget_rows
 from ..analysis.budget_curve import load_budget_curves
 from ..analysis.explore import project_labels, source_images, target_images
@@ -132,8 +133,8 @@ def leave_out(mean:InfluenceResult, curve:Curve=None,
                        'The removal curve found nothing to gain by leaving classes out.')
     if not mean.better:
         of = 'output' if mean.output == 'output' else f'output {mean.output}'
-        return (), (f'Whether more of the {of} is better is not known: no class is proposed. ti-report with --better lower '
-                    'or --better higher says it.')
+        return (), (f'Whether more of the {of} is better is not known: no class is proposed. Say it: ti-report with '
+                    '--better lower or --better higher.')
     good, than = goodness(mean.better), 'as much other data' if mean.zero == 'data' else 'the average class'
     kind, verb = ('negative', 'lower') if good > 0 else ('positive', 'raise')
     rows = [r for r in mean.bottom(len(mean.class_names)) if good*r.influence < 0 and r.q < .1]
