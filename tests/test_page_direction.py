@@ -1,4 +1,5 @@
 "Of a loss lower is better: pages, figures, the explorer and the table commands say so, and nothing else is turned."
+from dataclasses import replace
 from html import unescape
 import json
 from pathlib import Path
@@ -16,7 +17,7 @@ from transfer_influence.basics.recipe import DesignSpec, RunSpec
 from transfer_influence.fleet.fleet import Fleet
 from transfer_influence.influence.result import class_influence
 from transfer_influence.influence.table_files import load_influence
-from transfer_influence.records.predictions import from_arrays, load_predictions, save_predictions
+from transfer_influence.records.predictions import from_arrays
 from transfer_influence.training.own_training import OwnTarget, OwnTraining
 
 in_browser = pytest.mark.skipif(BROWSER is None, reason='no browser on this machine; apt-get install chromium')
@@ -170,6 +171,22 @@ def test_targets_of_both_directions():
     assert said.startswith('<strong>Positive: including the class raises the output on the target; negative: it lowers it</strong>')
     assert said.endswith('Of the bits on Portuguese lower is better: there, a positive class hurts and a negative one helps.')
     assert about_zero([high]) == 'Zero is a class that changes nothing.'
+
+
+def test_in_place_of_other_data():
+    from transfer_influence.show.report import about_sign_of, about_zero, find, verdict
+    from transfer_influence.show.sections import leave_out
+    f = find(mirrored()[0]); f = replace(f, mean=replace(f.mean, zero='data'))
+    assert 'on Portuguese in place of as much other data (q < 0.1), which is better: they help' in verdict(f)[0]
+    assert about_sign_of([f]).endswith(', in place of as much other data.') and 'in place of as much other data' in f.mean.plot().get_xlabel()
+    assert about_zero([f]).endswith('zero is as much other data: a class that is worse than it may add to the source all the same.')
+    assert 'Positive is worse than as much other data, so leaving them out need not help' in leave_out(f.mean)[1]; plt.close('all')
+
+
+def test_classes_without_an_estimate_are_left_out(tmp_path):
+    p = mirrored()[0]; masks = p.masks.copy(); masks[:, 4] = True
+    a = rows(page(replace(p, masks=masks), tmp_path/'p.html'))
+    assert [r[1] for r in a][::10] == ['Spanish', 'Turkish'] and len(a) == 11 and not any('nan' in x for r in a for x in r)
 
 
 def test_explorer_of_a_run(run):
