@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['numbers', 'curve_orders', 'say_plan', 'keep_list', 'curve_points', 'make_curve', 'table_lines', 'shares',
-           'budget_options', 'budget_arguments', 'budget_arms', 'check_asked_curve', 'plain_curve', 'budget_curve_of',
-           'budget', 'ti_curve']
+           'budget_options', 'budget_arguments', 'budget_arms', 'check_asked_curve', 'own_of', 'plain_curve',
+           'budget_curve_of', 'budget', 'asked_curve', 'ti_curve']
 
 # %% ../../nbs/80_cli/05_curve.ipynb #27cad18c
 from fastcore.meta import delegates
@@ -138,6 +138,20 @@ def check_asked_curve(engine, csv, save_keep, keep, budget):
     need(asked or not other, f"{' and '.join(other)}: only with --steps or --passes")
     need(not asked or not keep, '--keep goes without --steps and --passes')
 
+# %% ../../nbs/80_cli/05_curve.ipynb #32b4a159
+def own_of(run, training:str, budget='') -> dict: # own, where the run is one of own training
+    "The training of a run, from its file. Raises `InputError` where it is needed and not given, or not needed."
+    from transfer_influence.basics.errors import need
+    from transfer_influence.fleet.training_file import given_again, load_training
+    from transfer_influence.records.store import open_run
+    by_recipe = 'recipe' in open_run(run).get('fleet.json')
+    need(not training or not by_recipe, f'{run} was made from a recipe; leave --training out')
+    if by_recipe: return {}
+    need(not budget, 'your own training counts its steps itself: leave --steps and --passes out, and train equally '
+         'long whatever the subset')
+    need(training, f'{run} was made with training of your own; give it again: ti-curve {run} {given_again(run)}')
+    return dict(own=load_training(training))
+
 # %% ../../nbs/80_cli/05_curve.ipynb #b2ed7150
 def plain_curve(run, points, how, asked, options, out):
     "A removal curve, all trainings by the run's own recipe."
@@ -177,6 +191,17 @@ def _one(b, asked):
     from transfer_influence.analysis.budget_plan import check_budgets
     return check_budgets(asked['budgets'], asked['passes'], b.about['pass_steps'], len(b.class_names))[0]
 
+# %% ../../nbs/80_cli/05_curve.ipynb #816f9e5d
+def asked_curve(run, budget, csv, save_keep, dry_run, training, **o) -> None:
+    "What `ti-curve` does, from its options."
+    check_asked_curve(o['engine'], csv, save_keep, o['keep'], budget := budget_options(**budget))
+    fixed = budget['steps'] or budget['passes']
+    options = {k: o[k] for k in ('quiet', 'workers', 'engine', 'address', 'gpus')} | own_of(run, training, fixed)
+    points = curve_points(*(o[k] for k in ('ks', 'keep', 'replicates', 'target', 'picked')))
+    curve = budget_curve_of if fixed else plain_curve
+    curve(run, points, dict(output=o['output'], method=o['method']), dict(arms=o['arms'], order=o['order'], **budget),
+          options, (csv, save_keep, dry_run))
+
 # %% ../../nbs/80_cli/05_curve.ipynb #25dbc8d8
 @call_parse
 @delegates(budget_options)
@@ -192,14 +217,10 @@ def ti_curve(run:str,              # a run folder
              picked:str=None,      # a file with classes to keep that were picked by hand, one a line
              save_keep:str=None,   # write the classes to keep, at the best k, to this file; .json: all of the answer
              csv:str=None,         # write all points to this file
+             training:str=None,    # of a run of your own training: its file, as ti-run was given it
              dry_run:bool=False,   # say what it will take, train nothing
              quiet:bool=False,     # no progress line
              workers:int=None, engine:str='local', address:str=None, gpus:float=None, # these four: see ti-run
              **budget):
     "Train again without classes, the most negative and others; accuracy on the report part. --steps fixes the budget."
-    options = dict(quiet=quiet, workers=workers, engine=engine, address=address, gpus=gpus)
-    with friendly('ti-curve'):
-        check_asked_curve(engine, csv, save_keep, keep, budget := budget_options(**budget))
-        points, how = curve_points(ks, keep, replicates, target, picked), dict(output=output, method=method)
-        curve = budget_curve_of if budget['steps'] or budget['passes'] else plain_curve
-        curve(run, points, how, dict(arms=arms, order=order, **budget), options, (csv, save_keep, dry_run))
+    with friendly('ti-curve'): asked_curve(**locals())
