@@ -25,6 +25,7 @@ from ..basics.recipe import from_dict
 from ..images.image_set import DEMO_LETTERS, ImageSet
 from ..records.predictions import Predictions
 from ..records.store import Store, open_run, read_images
+from ..fleet.training_file import remembered
 from ..influence.result import InfluenceResult
 from ..influence.table_files import save_influence
 from .plot import plot_heatmap, plot_null, plot_plan, plot_ranking, plot_split_half
@@ -160,6 +161,7 @@ def _page(store, found):
     seen = {} if source is None else dict(pictures=class_pictures(source),
                                           titles=dict(zip(source.class_names, source.titles)))
     title = recipe and (recipe.about or f'Influence of {recipe.source.name}') or 'Influence'
+    title += ''.join(f": {Path(x['name']).stem}" for x in remembered(store.root)[-1:]) # training of one's own
     more = [more_sections(store, f) for f in found]
     return page_of(title, found, notes(recipe, found[0].mean.n_models), facts(store), more=more, **seen)
 

@@ -20,6 +20,7 @@ from ..records.predictions import Predictions
 from ..records.store import Store, committed, is_run, open_run
 from ..records.read_run import failures_of, read_commit, run_header
 from ..fleet.progress import session_records, session_versions
+from ..fleet.training_file import given_again, remembered
 from ..influence.result import InfluenceResult, mean_influence
 from ..analysis.curve import (
     Curve, Measure, best_k, harmful_arm, load_curves, removal_table)
@@ -214,7 +215,8 @@ def more_sections(store:Store,
     "The sections of one target, in their order."
     p = found.predictions; target = p.target; curve = load_curves(store.root).get(target)
     own = 'recipe' not in run_header(store)
-    parts = [lambda: leave_out_section(found.mean, curve, 'ti.removal_curve(run, own=…)' if own else 'ti-curve')]
+    again = f'ti-curve {given_again(store.root)}' if remembered(store.root) else 'ti.removal_curve(run, own=…)'
+    parts = [lambda: leave_out_section(found.mean, curve, again if own else 'ti-curve')]
     if curve: parts.append(lambda: curve_section(curve))
     for b in (b for (t, _), b in load_budget_curves(store.root).items() if t == target):
         parts.append(lambda b=b: budget_section(b))
