@@ -32,7 +32,8 @@ if (sections.length > 1) {
 function sorter(table) {
   const heads = all('thead th', table);
   all('thead button', table).forEach((b, i) => b.addEventListener('click', () => {
-    const down = heads[i].getAttribute('aria-sort') !== 'descending', body = table.tBodies[0], value = r => r.cells[i].dataset.v;
+    const was = heads[i].getAttribute('aria-sort'), first = heads[i].dataset.first || 'descending'; // what is shown first
+    const down = was === 'none' ? first === 'descending' : was === 'ascending', body = table.tBodies[0], value = r => r.cells[i].dataset.v;
     const number = [...body.rows].every(r => value(r) !== '' && !isNaN(value(r)));
     const rows = [...body.rows].sort((a, b) => (number ? value(a) - value(b) : value(a).localeCompare(value(b))) * (down ? -1 : 1));
     heads.forEach(h => h.setAttribute('aria-sort', 'none'));

@@ -68,14 +68,16 @@ def _lines(columns): # the bytes of some rows
 def long_columns(axes:dict,   # {head: names} of K rows, and of n columns
                  tables:dict, # {head: (K, n)}; the first ranks the rows of each column, the largest first
                  part:slice=slice(None), # of the columns
+                 smallest:bool=False, # the smallest first, where lower is better
                 ) -> dict:    # {head: (K*n,)}
     "Tables of one shape as the columns of a single long table, column after column."
     (rows, names), (across, columns) = ((head, np.array(list(a), object)) for head, a in axes.items())
-    order = np.argsort(-next(iter(tables.values()))[:, part].T, 1, kind='stable'); K = len(names)
+    first = next(iter(tables.values()))[:, part].T; K = len(names)
+    order = np.argsort(first if smallest else -first, 1, kind='stable')
     return {rows: names[order.ravel()], across: columns[part].repeat(K)} | {
         head: np.take_along_axis(np.asarray(t)[:, part].T, order, 1).ravel() for head, t in tables.items()}
 
-def save_long(axes:dict, tables:dict, path) -> None:
+def save_long(axes:dict, tables:dict, path, smallest:bool=False) -> None:
     "Write `long_columns` as a CSV file in UTF-8, some 50,000 rows at a time, in the form of `save_rows`."
     axes = {head: [_quoted(name) for name in names] for head, names in axes.items()}
     K, n = map(len, axes.values()); step = max(1, 50_000//max(K, 1))
@@ -84,7 +86,7 @@ def save_long(axes:dict, tables:dict, path) -> None:
     with open(path, 'wb') as f, ThreadPoolExecutor(4) as pool:
         f.write((','.join(map(_quoted, [*axes, *tables])) + '\r\n').encode('utf-8'))
         for i in range(0, len(parts), 8): # few at a time: what is not written yet takes memory
-            f.writelines(pool.map(lambda p: _lines(long_columns(axes, tables, p).values()), parts[i:i + 8]))
+            f.writelines(pool.map(lambda p: _lines(long_columns(axes, tables, p, smallest).values()), parts[i:i + 8]))
 
 # %% ../../nbs/00_basics/03_display.ipynb #ffdd860c
 class Shown:

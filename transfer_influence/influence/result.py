@@ -118,7 +118,7 @@ def bottom(self:InfluenceResult, k:int=10, column=None):
 def to_dataframe(self:InfluenceResult):
     "A row for each class and column, as a pandas frame indexed by source class; `.loc['frog']` are those of a class."
     import pandas as pd
-    return pd.DataFrame(long_columns(*_long(self))).set_index('source_class')
+    return pd.DataFrame(long_columns(*_long(self), smallest=self.better == 'lower')).set_index('source_class')
 @patch
 def save(self:InfluenceResult, path):
     "Write the table to a file that `load_influence` reads, or another program: .npz, .zarr, .parquet, .csv."
@@ -289,11 +289,12 @@ def _long(result): # the names of classes and columns, and what a row tells of b
         influence=result.values, stderr=result.stderr, low=low, high=high, models=models) | _tests(result)
 
 def table_rows(result:InfluenceResult) -> list: # of dicts
-    "A row for each class and column: class, column, influence, standard error, 95 % interval, models, p and q."
-    columns = {head: c.tolist() for head, c in long_columns(*_long(result)).items()}
+    "A row for each class and column, the most helpful first: influence, standard error, interval, models, p and q."
+    long = long_columns(*_long(result), smallest=result.better == 'lower')
+    columns = {head: c.tolist() for head, c in long.items()}
     return [dict(zip(columns, row)) for row in zip(*columns.values())]
 
 @patch
 def save_csv(self:InfluenceResult, path) -> None:
     "Write the rows of `to_dataframe` as a CSV file in UTF-8."
-    save_long(*_long(self), file_to_write(path))
+    save_long(*_long(self), file_to_write(path), self.better == 'lower')

@@ -76,7 +76,7 @@ def long_part(result, part:slice, # of the columns
     tables |= {head: p_values(e) if head == 'p' else q[:, part] for head in tests}
     tables['class'] = np.arange(K, dtype=np.int32)[:, None]
     tables = {head: np.broadcast_to(t, (K, w)) for head, t in tables.items()}
-    long = long_columns(dict(source_class=range(K), target=range(w)), tables)
+    long = long_columns(dict(source_class=range(K), target=range(w)), tables, smallest=result.better == 'lower')
     return long | dict(source_class=long.pop('class'), target=np.arange(w, dtype=np.int32).repeat(K))
 
 # %% ../../nbs/50_influence/13_table_files.ipynb #e70b195f
