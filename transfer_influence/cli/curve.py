@@ -65,8 +65,9 @@ def curve_points(ks, keep, replicates, target, picked):
 def make_curve(run, orders, points, how, options, csv, save_keep):
     "Train what a curve needs; print it, write its files and the page."
     from transfer_influence.basics.errors import need
-    can = points['replicates'] > 1 and 'most negative' in orders
-    need(can or not save_keep, "--save-keep chooses the best k: it needs 2 replicates and the arm 'most negative'")
+    from transfer_influence.analysis.removal import first_arm
+    arm = first_arm(run, points['target']); can = points['replicates'] > 1 and arm in orders
+    need(can or not save_keep, f"--save-keep chooses the best k: it needs 2 replicates and the arm '{arm}'")
     from transfer_influence.basics.display import save_rows
     from transfer_influence.analysis.curve import curve_rows
     from transfer_influence.analysis.removal import removal_curve
@@ -81,15 +82,17 @@ def make_curve(run, orders, points, how, options, csv, save_keep):
 # %% ../../nbs/80_cli/05_curve.ipynb #24d472ff
 def table_lines(curve) -> list: # of text
     "Figure 2b in words, and each order against random removal."
-    from transfer_influence.analysis.curve import against_random, removal_table
+    from transfer_influence.analysis.curve import against_random, harmful_arm, helpful_arm, removal_table
     if curve.replicates < 2: return []
+    m = curve.measure
     def gain(r):
-        return '' if 'gain' not in r else (f", {100*r['gain']:+.2f} ± {100*r['stderr']:.2f} points, paired p "
+        return '' if 'gain' not in r else (f", {m.change(r['gain'], r['stderr'])}{m.verdict(r['gain'])}, paired p "
                                            f"{r['p']:.2g}, "
                                            f"Welch {r['p_welch']:.2g}")
-    lines = [f"  {r['source']}, removed {r['removed']}: {100*r['accuracy']:.2f} ± {100*r['sd']:.2f} %{gain(r)}"
+    lines = [f"  {r['source']}, removed {r['removed']}: {m.value(r['accuracy'], r['sd'])}{gain(r)}"
              for r in removal_table(curve)]
-    ours = [a for a in ('most negative', 'most positive') if a in curve.accuracy and 'random' in curve.accuracy]
+    both = harmful_arm(curve.about), helpful_arm(curve.about)
+    ours = [a for a in both if a in curve.accuracy and 'random' in curve.accuracy]
     return lines + [f'  {against_random(curve, a, k)}' for a in ours for k in curve.ks(a)
                     if k in curve.accuracy['random']]
 
