@@ -3378,6 +3378,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                     'transfer_influence/training/words.py'),
                                                    'transfer_influence.training.words._codes': ( '30_training/words.html#_codes',
                                                                                                  'transfer_influence/training/words.py'),
+                                                   'transfer_influence.training.words._first': ( '30_training/words.html#_first',
+                                                                                                 'transfer_influence/training/words.py'),
                                                    'transfer_influence.training.words._hits': ( '30_training/words.html#_hits',
                                                                                                 'transfer_influence/training/words.py'),
                                                    'transfer_influence.training.words._script': ( '30_training/words.html#_script',

@@ -7,7 +7,7 @@ __all__ = ['LANGUAGES', 'TARGETS', 'ENOUGH', 'BACK', 'RELATIVES', 'SMOOTHING', '
            'WordSplit', 'split_words', 'alphabet', 'places', 'bits_of', 'Counted', 'counted', 'count_words',
            'ask_counts', 'Trained', 'to_train', 'letter_net', 'learn_words', 'ask_net', 'words_training']
 
-# %% ../../nbs/30_training/12_words.ipynb #f1fd3e13
+# %% ../../nbs/30_training/12_words.ipynb #ec4acbca
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,13 +16,13 @@ import unicodedata
 
 import numpy as np
 
-# %% ../../nbs/30_training/12_words.ipynb #b2e0462d
+# %% ../../nbs/30_training/12_words.ipynb #99ad97bf
 from ..basics.errors import InputError, nearest, need
 from ..basics.recipe import DesignSpec, RunSpec
 from ..design.masks import rng_for
 from .own_training import OwnTarget, OwnTraining
 
-# %% ../../nbs/30_training/12_words.ipynb #eb092ec3
+# %% ../../nbs/30_training/12_words.ipynb #c323fa15
 LANGUAGES = dict(ar='Arabic', bg='Bulgarian', bn='Bengali', ca='Catalan', cs='Czech', da='Danish', de='German', el='Greek',
     en='English', es='Spanish', fa='Persian', fi='Finnish', fil='Filipino', fr='French', he='Hebrew', hi='Hindi',
     hu='Hungarian', id='Indonesian', it='Italian', ja='Japanese', ko='Korean', lt='Lithuanian', lv='Latvian',
@@ -39,7 +39,7 @@ def usable_words(words) -> tuple: # in the order in which they came
     main = Counter(_script(w[0]) for w in letters).most_common(1)
     return tuple(w for w in letters if {_script(c) for c in w} <= {main[0][0], 'COMBINING'})
 
-# %% ../../nbs/30_training/12_words.ipynb #25c7edb2
+# %% ../../nbs/30_training/12_words.ipynb #623eb34b
 ENOUGH = 2500 # words of a language to train on
 
 @lru_cache
@@ -51,7 +51,7 @@ def word_lists(n:int=4500, # of the most frequent words of each language, how ma
     found = {LANGUAGES.get(c, c): usable_words(wordfreq.top_n_list(c, n)) for c in wordfreq.available_languages()}
     return {k: w for k, w in sorted(found.items()) if len(w) >= ENOUGH + 1000}
 
-# %% ../../nbs/30_training/12_words.ipynb #454c3cd2
+# %% ../../nbs/30_training/12_words.ipynb #453aa3a6
 @dataclass(frozen=True, eq=False)
 class WordSplit:
     "What models train on and what they are asked."
@@ -60,6 +60,8 @@ class WordSplit:
     held:dict    # {target: its held-out words}
 
 def _shuffled(words, seed, k): return [words[i] for i in rng_for(seed, k, 'split').permutation(len(words))]
+
+def _first(short): return ''.join(f"that of '{k}' has {n}" for k, n in list(short.items())[:1])
 
 def split_words(lists:dict,        # {language: words, the most frequent first}
                 targets=TARGETS,   # languages to spell
@@ -71,15 +73,19 @@ def split_words(lists:dict,        # {language: words, the most frequent first}
                ) -> WordSplit:
     "Split word lists by chance. Raises `InputError` for a target that is not among the languages."
     for t in targets: need(t in lists, f"no word list of '{t}'{nearest(t, lists)}; there are: {', '.join(lists)}")
+    least = each + held + base; short = {k: len(w) for k, w in lists.items() if len(w) < least}
+    need(not short, f'every list must have at least {least} words, and {_first(short)}')
     drawn = {t: _shuffled(lists[t][:each + held + base], seed, sorted(lists).index(t)) for t in targets}
     asked = {t: tuple(w[:held]) for t, w in drawn.items()}
     out = set(chain(*asked.values()))
     known = {t: [w for w in words[held:] if w not in out][:base] for t, words in drawn.items()}
-    def of(k): return (set(asked.get(k, ())) if copies else out) | set(known.get(k, ()))
-    sources = {k: tuple(w for w in words if w not in of(k))[:each] for k, words in lists.items()}
+    def rest(k, words):
+        barred = (set(asked.get(k, ())) if copies else out) | set(known.get(k, ()))
+        return tuple(w for w in words if w not in barred)[:each]
+    sources = {k: rest(k, words) for k, words in lists.items()}
     return WordSplit(sources, tuple(chain(*known.values())), asked)
 
-# %% ../../nbs/30_training/12_words.ipynb #ddfe1f76
+# %% ../../nbs/30_training/12_words.ipynb #9b032198
 BACK = 4 # letters before
 
 def alphabet(split:WordSplit, least:int=5) -> dict: # {letter: its number}; 0 begins and ends words, 1 is any other
@@ -98,14 +104,14 @@ def places(words, numbers:dict, back:int=BACK) -> tuple: # (places, back + 1) le
     last = np.flatnonzero(np.arange(len(coded)) >= start[of])
     return np.lib.stride_tricks.sliding_window_view(coded, back + 1)[last - back].copy(), of[last]
 
-# %% ../../nbs/30_training/12_words.ipynb #fff085dc
+# %% ../../nbs/30_training/12_words.ipynb #b43e2b09
 def bits_of(log2_p:np.ndarray, # (places,) of the letter that came
             of:np.ndarray,     # (places,) its word
            ) -> np.ndarray:    # (words,)
     "Bits per character of each word; its end is a character, too."
     return -np.bincount(of, log2_p)/np.bincount(of)
 
-# %% ../../nbs/30_training/12_words.ipynb #cc83024a
+# %% ../../nbs/30_training/12_words.ipynb #77705142
 RELATIVES = dict(
     Portuguese=('Romance, Ibero-Romance', ('Spanish',)),
     Danish=('Germanic, East Scandinavian', ('Norwegian',)),
@@ -118,7 +124,7 @@ RELATIVES = dict(
     Malay=('Austronesian, Malayic', ('Indonesian',)),
     Romanian=('Romance', ('Italian', 'Spanish', 'Portuguese', 'Catalan', 'French')))
 
-# %% ../../nbs/30_training/12_words.ipynb #11df46c5
+# %% ../../nbs/30_training/12_words.ipynb #b71ffd39
 @dataclass(frozen=True, eq=False)
 class Counted:
     "Counts of the trigrams, and of their beginnings, that the held-out words ask for."
@@ -148,7 +154,7 @@ def _hits(codes, wanted):
     at = np.searchsorted(wanted, codes).clip(max=len(wanted) - 1)
     return np.bincount(at[wanted[at] == codes], minlength=len(wanted))
 
-# %% ../../nbs/30_training/12_words.ipynb #5cb46136
+# %% ../../nbs/30_training/12_words.ipynb #a5e70ff3
 SMOOTHING = .1
 
 def count_words(c:Counted, subset, seed:int, device:str) -> np.ndarray: # (trigrams,) log2 of their probabilities
@@ -160,7 +166,7 @@ def ask_counts(c:Counted, log2_p:np.ndarray) -> dict: # {target: (words,)}
     "Bits per character of the held-out words, as an `evaluate_fn`."
     return {t: bits_of(log2_p[at], of) for t, (at, of) in c.asked.items()}
 
-# %% ../../nbs/30_training/12_words.ipynb #34454196
+# %% ../../nbs/30_training/12_words.ipynb #bd05935f
 @dataclass(frozen=True, eq=False)
 class Trained:
     "What the trained model needs."
@@ -189,7 +195,7 @@ def letter_net(letters:int, width:int, seed:int):
         return nn.Sequential(nn.Embedding(letters, 16), nn.Flatten(), nn.Linear(16*BACK, width), nn.ReLU(),
                              nn.Linear(width, letters))
 
-# %% ../../nbs/30_training/12_words.ipynb #fa9b0bf1
+# %% ../../nbs/30_training/12_words.ipynb #d09d36a5
 def learn_words(t:Trained, subset, seed:int, device:str):
     "The trained model as a `train_fn`: Adam, a rate that falls to zero, a number of steps that is the same for all."
     import torch
@@ -213,7 +219,7 @@ def ask_net(t:Trained, net) -> dict: # {target: (words,)}
         return p.double().cpu().numpy()/np.log(2)
     return {k: bits_of(log2_p(rows), of) for k, (rows, of) in t.asked.items()}
 
-# %% ../../nbs/30_training/12_words.ipynb #c8699637
+# %% ../../nbs/30_training/12_words.ipynb #e77dcf04
 MODELS = ('counted', 'trained')
 
 def words_training(targets=TARGETS,      # languages to spell
