@@ -56,7 +56,7 @@ def test_help(command):
 
 
 def test_light_import():
-    code = 'import sys, transfer_influence.cli.train; print([m for m in ("torch", "fastai", "numpy", "zarr") if m in sys.modules])'
+    code = 'import sys, transfer_influence.cli.train, transfer_influence.cli.demo; print([m for m in ("torch", "fastai", "numpy", "zarr") if m in sys.modules])'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
 
 
