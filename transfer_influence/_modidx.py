@@ -3292,6 +3292,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                     'transfer_influence/training/own_training.py'),
                                                           'transfer_influence.training.own_training.own_rows': ( '30_training/own_training.html#own_rows',
                                                                                                                  'transfer_influence/training/own_training.py'),
+                                                          'transfer_influence.training.own_training.own_seed': ( '30_training/own_training.html#own_seed',
+                                                                                                                 'transfer_influence/training/own_training.py'),
                                                           'transfer_influence.training.own_training.select_part': ( '30_training/own_training.html#select_part',
                                                                                                                     'transfer_influence/training/own_training.py'),
                                                           'transfer_influence.training.own_training.train_own': ( '30_training/own_training.html#train_own',

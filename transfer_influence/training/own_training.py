@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Subset', 'OwnTarget', 'select_part', 'check_target_name', 'check_same_classes', 'OwnTraining', 'make_subset',
-           'own_rows', 'train_own']
+           'own_rows', 'own_seed', 'train_own']
 
 # %% ../../nbs/30_training/10_own_training.ipynb #a4eab6ad
 from dataclasses import dataclass, field
@@ -174,6 +174,10 @@ def own_rows(own:OwnTraining,
     need(set(found) == set(own.targets), f'evaluate_fn gave targets {sorted(found)}, not {sorted(own.targets)}')
     return {t: _record(t, own.targets[t], scores) for t, scores in found.items()}
 
+def own_seed(seed:int, number:int) -> int:
+    "The seed that a model's `train_fn` gets: below 2**31, which numpy, scikit-learn and every trainer take."
+    return int_seed(seed, number, 'init') >> 32
+
 def train_own(own:OwnTraining,
               mask:np.ndarray, # (K,) bool
               i:int,           # the model's number
@@ -183,7 +187,7 @@ def train_own(own:OwnTraining,
     """Train and evaluate one model by the user's functions, with a seed that depends on the run's seed and `number`
     alone."""
     number = i if number is None else number
-    model = own.train_fn(make_subset(own, mask, i), int_seed(own.run.seed, number, 'init'), device)
+    model = own.train_fn(make_subset(own, mask, i), own_seed(own.run.seed, number), device)
     rows = own_rows(own, own.evaluate_fn(model))
     for t, r in rows.items():
         if not np.isfinite(r).all(): raise FloatingPointError(f"model {i}: outputs on '{t}' are not finite")
