@@ -9,7 +9,7 @@ from nbdev.test import test_nb as run_nb
 
 here = Path(__file__).resolve().parent
 config = get_config(path=here)
-LONG = ('02_scaling_up', '04_cleaning_a_source', '05_your_own_data', '08_train_less')  # a minute each: .ci/run runs them, with --nb-flags slow
+LONG = ('02_scaling_up', '04_cleaning_a_source', '05_your_own_data', '08_train_less', '09_your_own_training', '10_trainers')  # a minute each: .ci/run runs them, with --nb-flags slow
 notebooks = sorted(nbglob(config.nbs_path, as_path=True), key=lambda f: (f.stem not in LONG, f))  # the long ones first
 
 
