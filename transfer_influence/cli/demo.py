@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['QUICK_MODELS', 'demo_recipe', 'print_planted', 'demo_curves', 'words_demo', 'helpers', 'print_helpers', 'ti_demo']
 
-# %% ../../nbs/80_cli/07_demo.ipynb #a54edb73
+# %% ../../nbs/80_cli/07_demo.ipynb #8dc27ba0
 from fastcore.script import call_parse
 
 from .session import friendly, run_fleet
 
-# %% ../../nbs/80_cli/07_demo.ipynb #3f316230
+# %% ../../nbs/80_cli/07_demo.ipynb #16c5df72
 QUICK_MODELS = 48
 
 def demo_recipe(models:int, seed:int, quick:bool, classes:str, plant:bool):
@@ -28,7 +28,7 @@ def demo_recipe(models:int, seed:int, quick:bool, classes:str, plant:bool):
     return replace(r, source=replace(r.source, classes=names), targets=targets,
                    run=replace(r.run, models=models, seed=seed))
 
-# %% ../../nbs/80_cli/07_demo.ipynb #7822ab1b
+# %% ../../nbs/80_cli/07_demo.ipynb #a78001cf
 def print_planted(fleet) -> None:
     "The rank of each digit's own class among all source classes; the known answer is 1."
     from transfer_influence.influence.result import class_influence, rank_of
@@ -39,7 +39,7 @@ def print_planted(fleet) -> None:
               '(known answer: 1)')
         print(' ', ', '.join(f'{d}: {r}' for d, r in zip(table.columns, ranks)), f'(first for {ranks.count(1)})')
 
-# %% ../../nbs/80_cli/07_demo.ipynb #1d813935
+# %% ../../nbs/80_cli/07_demo.ipynb #7930cfa4
 def demo_curves(fleet, replicates, workers, quiet):
     "Removal curves for every target of the demo, on the page, too."
     from transfer_influence.analysis.removal import removal_curve
@@ -49,7 +49,7 @@ def demo_curves(fleet, replicates, workers, quiet):
                                 gpus=0), sep='\n')
     print(f'\nThe page, with the curves: {make_report(fleet.out)}')
 
-# %% ../../nbs/80_cli/07_demo.ipynb #cfa10fd6
+# %% ../../nbs/80_cli/07_demo.ipynb #e93aab11
 def words_demo(models:int, seed:int, quick:bool, **others):
     "The experiment of `ti-demo --words`. Raises `InputError` for options that say how letters are drawn or shown."
     from transfer_influence.basics.errors import need
@@ -59,7 +59,7 @@ def words_demo(models:int, seed:int, quick:bool, **others):
     need(not given, f"--words does not go with {', '.join(given)}; leave one of them out")
     return words_training(models=600 if not models and not quick else models or QUICK_MODELS, seed=seed)
 
-# %% ../../nbs/80_cli/07_demo.ipynb #9cf2b8f5
+# %% ../../nbs/80_cli/07_demo.ipynb #4cc43f99
 def helpers(predictions, known:str='') -> list: # rows of the table, the most helpful first
     "Who helps to spell a language: the most negative first, since fewer bits are better; a known answer is left out."
     from transfer_influence.influence.result import class_influence
@@ -76,7 +76,7 @@ def print_helpers(fleet) -> None:
         rank = next(i for i, r in enumerate(rows, 1) if r.name in RELATIVES[t][1])
         print(f'  {t}: {first}; the nearest relative is number {rank} of {len(rows)}')
 
-# %% ../../nbs/80_cli/07_demo.ipynb #0c11455c
+# %% ../../nbs/80_cli/07_demo.ipynb #f43533a4
 @call_parse
 def ti_demo(out:str='demo-run',      # the run folder
             models:int=None,         # number of models; empty: as the recipe says
@@ -84,7 +84,7 @@ def ti_demo(out:str='demo-run',      # the run folder
             seed:int=0,              # decides everything
             quick:bool=False,        # a few models only: to see how it works, not what it finds
             classes:str='letters',   # letters: 49 that were picked for look-alikes; all: the 148 non-digit classes
-            words:bool=False,        # languages in place of letters: who helps to spell Portuguese and nine others?
+            words:bool=False,        # who helps to spell Portuguese? Needs transfer_influence[words]
             plant:bool=False,        # add the ten digit classes to the source; the known answer is: first
             curve:bool=False,        # also train without the most negative, most positive, random and other letters
             replicates:int=20,       # of each point of the curve

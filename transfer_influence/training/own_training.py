@@ -174,6 +174,7 @@ def own_rows(own:OwnTraining,
     need(set(found) == set(own.targets), f'evaluate_fn gave targets {sorted(found)}, not {sorted(own.targets)}')
     return {t: _record(t, own.targets[t], scores) for t, scores in found.items()}
 
+# %% ../../nbs/30_training/10_own_training.ipynb #3a35bcaf
 def own_seed(seed:int, number:int) -> int:
     "The seed that a model's `train_fn` gets: below 2**31, which numpy, scikit-learn and every trainer take."
     return int_seed(seed, number, 'init') >> 32

@@ -7,7 +7,7 @@ __all__ = ['LANGUAGES', 'TARGETS', 'ENOUGH', 'BACK', 'RELATIVES', 'SMOOTHING', '
            'WordSplit', 'split_words', 'alphabet', 'places', 'bits_of', 'Counted', 'counted', 'count_words',
            'ask_counts', 'Trained', 'to_train', 'letter_net', 'learn_words', 'ask_net', 'words_training']
 
-# %% ../../nbs/30_training/12_words.ipynb #26e5fc3f
+# %% ../../nbs/30_training/12_words.ipynb #4c445ded
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,19 +16,20 @@ import unicodedata
 
 import numpy as np
 
-# %% ../../nbs/30_training/12_words.ipynb #f6e4c846
+# %% ../../nbs/30_training/12_words.ipynb #4cdf98b3
 from ..basics.errors import InputError, nearest, need
 from ..basics.recipe import DesignSpec, RunSpec
 from ..design.masks import rng_for
 from .own_training import OwnTarget, OwnTraining
 
-# %% ../../nbs/30_training/12_words.ipynb #fa22b010
-LANGUAGES = dict(ar='Arabic', bg='Bulgarian', bn='Bengali', ca='Catalan', cs='Czech', da='Danish', de='German',
-    el='Greek', en='English', es='Spanish', fa='Persian', fi='Finnish', fil='Filipino', fr='French', he='Hebrew',
+# %% ../../nbs/30_training/12_words.ipynb #4ac87e38
+LANGUAGES = dict(
+    ar='Arabic', bg='Bulgarian', bn='Bengali', ca='Catalan', cs='Czech', da='Danish', de='German', el='Greek',
+    en='English', es='Spanish', fa='Persian', fi='Finnish', fil='Filipino', fr='French', he='Hebrew',
     hi='Hindi', hu='Hungarian', id='Indonesian', it='Italian', ja='Japanese', ko='Korean', lt='Lithuanian',
-    lv='Latvian', mk='Macedonian', ms='Malay', nb='Norwegian', nl='Dutch', pl='Polish', pt='Portuguese', ro='Romanian', ru='Russian',
-    sh='Serbo-Croatian', sk='Slovak', sl='Slovene', sv='Swedish', ta='Tamil', tr='Turkish', uk='Ukrainian', ur='Urdu',
-    vi='Vietnamese', zh='Chinese') | {'is': 'Icelandic'}
+    lv='Latvian', mk='Macedonian', ms='Malay', nb='Norwegian', nl='Dutch', pl='Polish', pt='Portuguese',
+    ro='Romanian', ru='Russian', sh='Serbo-Croatian', sk='Slovak', sl='Slovene', sv='Swedish', ta='Tamil',
+    tr='Turkish', uk='Ukrainian', ur='Urdu', vi='Vietnamese', zh='Chinese') | {'is': 'Icelandic'}
 TARGETS = ('Portuguese', 'Danish', 'Dutch', 'Ukrainian', 'Czech', 'Italian', 'Swedish', 'Finnish', 'Malay', 'Romanian')
 
 def _script(c): return unicodedata.name(c, '?').split()[0]
@@ -39,7 +40,7 @@ def usable_words(words) -> tuple: # in the order in which they came
     main = Counter(_script(w[0]) for w in letters).most_common(1)
     return tuple(w for w in letters if {_script(c) for c in w} <= {main[0][0], 'COMBINING'})
 
-# %% ../../nbs/30_training/12_words.ipynb #9cdb914e
+# %% ../../nbs/30_training/12_words.ipynb #635de168
 ENOUGH = 2500 # words of a language to train on
 
 @lru_cache
@@ -51,7 +52,7 @@ def word_lists(n:int=4500, # of the most frequent words of each language, how ma
     found = {LANGUAGES.get(c, c): usable_words(wordfreq.top_n_list(c, n)) for c in wordfreq.available_languages()}
     return {k: w for k, w in sorted(found.items()) if len(w) >= ENOUGH + 1000}
 
-# %% ../../nbs/30_training/12_words.ipynb #0833b19a
+# %% ../../nbs/30_training/12_words.ipynb #6ba356c4
 @dataclass(frozen=True, eq=False)
 class WordSplit:
     "What models train on and what they are asked."
@@ -59,7 +60,7 @@ class WordSplit:
     base:tuple   # words of all targets that every model sees
     held:dict    # {target: its held-out words}
 
-# %% ../../nbs/30_training/12_words.ipynb #c76118c6
+# %% ../../nbs/30_training/12_words.ipynb #4d45ac40
 def _shuffled(words, seed, k): return [words[i] for i in rng_for(seed, k, 'split').permutation(len(words))]
 
 def _first(short): return ''.join(f"that of '{k}' has {n}" for k, n in list(short.items())[:1])
@@ -86,7 +87,7 @@ def split_words(lists:dict,        # {language: words, the most frequent first}
     sources = {k: rest(k, words) for k, words in lists.items()}
     return WordSplit(sources, tuple(chain(*known.values())), asked)
 
-# %% ../../nbs/30_training/12_words.ipynb #f0fe933e
+# %% ../../nbs/30_training/12_words.ipynb #9b6bcb59
 BACK = 4 # letters before
 
 def alphabet(split:WordSplit, least:int=5) -> dict: # {letter: its number}; 0 begins and ends words, 1 is any other
@@ -105,14 +106,14 @@ def places(words, numbers:dict, back:int=BACK) -> tuple: # (places, back + 1) le
     last = np.flatnonzero(np.arange(len(coded)) >= start[of])
     return np.lib.stride_tricks.sliding_window_view(coded, back + 1)[last - back].copy(), of[last]
 
-# %% ../../nbs/30_training/12_words.ipynb #b944cd8f
+# %% ../../nbs/30_training/12_words.ipynb #6ee4a520
 def bits_of(log2_p:np.ndarray, # (places,) of the letter that came
             of:np.ndarray,     # (places,) its word
            ) -> np.ndarray:    # (words,)
     "Bits per character of each word; its end is a character, too."
     return -np.bincount(of, log2_p)/np.bincount(of)
 
-# %% ../../nbs/30_training/12_words.ipynb #f28819aa
+# %% ../../nbs/30_training/12_words.ipynb #41f3a66d
 RELATIVES = dict(
     Portuguese=('Romance, Ibero-Romance', ('Spanish',)),
     Danish=('Germanic, East Scandinavian', ('Norwegian',)),
@@ -125,7 +126,7 @@ RELATIVES = dict(
     Malay=('Austronesian, Malayic', ('Indonesian',)),
     Romanian=('Romance', ('Italian', 'Spanish', 'Portuguese', 'Catalan', 'French')))
 
-# %% ../../nbs/30_training/12_words.ipynb #e0611694
+# %% ../../nbs/30_training/12_words.ipynb #3f6f1125
 @dataclass(frozen=True, eq=False)
 class Counted:
     "Counts of the trigrams, and of their beginnings, that the held-out words ask for."
@@ -155,7 +156,7 @@ def _hits(codes, wanted):
     at = np.searchsorted(wanted, codes).clip(max=len(wanted) - 1)
     return np.bincount(at[wanted[at] == codes], minlength=len(wanted))
 
-# %% ../../nbs/30_training/12_words.ipynb #26f371b7
+# %% ../../nbs/30_training/12_words.ipynb #69752bf9
 SMOOTHING = .1
 
 def count_words(c:Counted, subset, seed:int, device:str) -> np.ndarray: # (trigrams,) log2 of their probabilities
@@ -167,7 +168,7 @@ def ask_counts(c:Counted, log2_p:np.ndarray) -> dict: # {target: (words,)}
     "Bits per character of the held-out words, as an `evaluate_fn`."
     return {t: bits_of(log2_p[at], of) for t, (at, of) in c.asked.items()}
 
-# %% ../../nbs/30_training/12_words.ipynb #b8d17d91
+# %% ../../nbs/30_training/12_words.ipynb #7b7dc702
 @dataclass(frozen=True, eq=False)
 class Trained:
     "What the trained model needs."
@@ -196,7 +197,7 @@ def letter_net(letters:int, width:int, seed:int):
         return nn.Sequential(nn.Embedding(letters, 16), nn.Flatten(), nn.Linear(16*BACK, width), nn.ReLU(),
                              nn.Linear(width, letters))
 
-# %% ../../nbs/30_training/12_words.ipynb #ae99b52a
+# %% ../../nbs/30_training/12_words.ipynb #44d25e35
 def learn_words(t:Trained, subset, seed:int, device:str):
     "The trained model as a `train_fn`: Adam, a rate that falls to zero, a number of steps that is the same for all."
     import torch
@@ -220,7 +221,7 @@ def ask_net(t:Trained, net) -> dict: # {target: (words,)}
         return p.double().cpu().numpy()/np.log(2)
     return {k: bits_of(log2_p(rows), of) for k, (rows, of) in t.asked.items()}
 
-# %% ../../nbs/30_training/12_words.ipynb #c6ac9528
+# %% ../../nbs/30_training/12_words.ipynb #c7006aab
 MODELS = ('counted', 'trained')
 
 def words_training(targets=TARGETS,      # languages to spell
