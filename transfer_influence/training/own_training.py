@@ -117,6 +117,7 @@ class OwnTraining:
     design:DesignSpec = field(default_factory=DesignSpec)
     run:RunSpec = field(default_factory=RunSpec)
     version:str = ''             # of your functions: change it when they change, and an old run is not continued
+    origin:object = None         # of which file it was read; `load_training` says so
 
     def __post_init__(self):
         need(callable(self.train_fn) and callable(self.evaluate_fn), 'train_fn and evaluate_fn must be functions')
