@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['numbers', 'curve_orders', 'say_plan', 'keep_list', 'curve_points', 'make_curve', 'table_lines', 'shares',
-           'budget_options', 'budget_arguments', 'budget_arms', 'check_asked_curve', 'plain_curve', 'budget_curve_of',
-           'budget', 'ti_curve']
+           'budget_options', 'budget_arguments', 'budget_arms', 'check_asked_curve', 'own_option', 'plain_curve',
+           'budget_curve_of', 'budget', 'ti_curve']
 
 # %% ../../nbs/80_cli/05_curve.ipynb #27cad18c
+from contextlib import redirect_stdout
+import sys
+
 from fastcore.meta import delegates
 from fastcore.script import call_parse
 
-from .session import friendly
+from .session import friendly, training_of
 from .use import check_paths
 
 # %% ../../nbs/80_cli/05_curve.ipynb #5b5f2ccc
@@ -72,7 +75,7 @@ def make_curve(run, orders, points, how, options, csv, save_keep):
     from transfer_influence.analysis.removal import removal_curve
     from transfer_influence.analysis.prune import prune_classes
     from transfer_influence.show.report import make_report
-    curve = removal_curve(run, orders, **points, **how, **options)
+    with redirect_stdout(sys.stderr): curve = removal_curve(run, orders, **points, **how, **options)
     print(curve, *table_lines(curve), sep='\n')
     if csv: save_rows(curve_rows(curve), csv)
     if save_keep: keep_list(prune_classes(run, target=points['target']), save_keep)
@@ -136,6 +139,14 @@ def check_asked_curve(engine, csv, save_keep, keep, budget):
     need(not asked or not keep, '--keep goes without --steps and --passes')
 
 # %% ../../nbs/80_cli/05_curve.ipynb #b2ed7150
+def own_option(run, training, dry_run, budget) -> dict:
+    "What trains, where that is not a recipe. Raises `InputError` for fixed budgets, which only recipes have."
+    from transfer_influence.basics.errors import need
+    own = training_of(run, training, keep=not dry_run)
+    need(own is None or not budget, f'--steps and --passes need a run made from a recipe: {training} itself says how '
+         'long a training is')
+    return {} if own is None else dict(own=own)
+
 def plain_curve(run, points, how, asked, options, out):
     "A removal curve, all trainings by the run's own recipe."
     csv, save_keep, dry_run = out
@@ -192,11 +203,13 @@ def ti_curve(run:str,              # a run folder
              dry_run:bool=False,   # say what it will take, train nothing
              quiet:bool=False,     # no progress line
              workers:int=None, engine:str='local', address:str=None, gpus:float=None, # these four: see ti-run
+             training:str=None,    # the file, such as my_training.py, of a run with training of your own
              **budget):
     "Train again without classes, the most negative and others; accuracy on the report part. --steps fixes the budget."
     options = dict(quiet=quiet, workers=workers, engine=engine, address=address, gpus=gpus)
     with friendly('ti-curve'):
         check_asked_curve(engine, csv, save_keep, keep, budget := budget_options(**budget))
+        options |= own_option(run, training, dry_run, budget['steps'] or budget['passes'])
         points, how = curve_points(ks, keep, replicates, target, picked), dict(output=output, method=method)
         curve = budget_curve_of if budget['steps'] or budget['passes'] else plain_curve
         curve(run, points, how, dict(arms=arms, order=order, **budget), options, (csv, save_keep, dry_run))

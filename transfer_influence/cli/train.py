@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['QUICK_MODELS', 'demo_recipe', 'print_planted', 'demo_curves', 'ti_demo', 'expected_cost', 'changed_recipe',
-           'count_at_once', 'run_recipe', 'ti_run', 'ti_recipes', 'is_arrays', 'open_predictions', 'ti_status',
-           'with_children', 'verify_one', 'ti_verify', 'ti_compact']
+           'recipe_of', 'own_recipe', 'new_training', 'count_at_once', 'run_recipe', 'ti_run', 'ti_recipes',
+           'is_arrays', 'open_predictions', 'ti_status', 'with_children', 'verify_one', 'ti_verify', 'ti_compact']
 
 # %% ../../nbs/80_cli/01_train.ipynb #9f32ef0a
+from functools import partial
 import sys
 
 from fastcore.script import call_parse
 
-from .session import end_session, friendly, print_file, run_fleet
+from .session import end_session, friendly, print_file, run_fleet, training_of
 
 # %% ../../nbs/80_cli/01_train.ipynb #922eb908
 QUICK_MODELS = 48
@@ -75,9 +76,10 @@ def ti_demo(out:str='demo-run',      # the run folder
         if quick: print('\nThis was --quick: its numbers are for show only; leave it out for numbers with a meaning.')
 
 # %% ../../nbs/80_cli/01_train.ipynb #58e23d90
-def expected_cost(recipe, out, workers, gpus, at_once):
+def expected_cost(recipe, out, workers, gpus, at_once, engine='local'):
     "What a run will take, on this machine: of whole models, or of single steps where models are large."
     from transfer_influence.fleet.cost import probe, estimate, is_large
+    if hasattr(recipe, 'train_fn'): return probe(recipe, out, workers, gpus, at_once, engine)
     rough = estimate(recipe, workers, gpus)
     return rough if is_large(recipe, rough) else probe(recipe, out, workers, gpus, at_once)
 
@@ -94,6 +96,36 @@ def changed_recipe(recipe:str, models:int, skip_bad:bool, keep_weights:bool=Fals
                              targets=tuple(replace(t, skip_bad=True) for t in r.targets))
     return r
 
+# %% ../../nbs/80_cli/01_train.ipynb #871f84a9
+def recipe_of(o:dict):
+    "The recipe that the options of `ti-run` describe; they are taken out of `o`."
+    places = {k: o.pop(f'{k}_path') for k in ('source', 'target', 'test')} | dict(download=o.pop('download'))
+    changes = (o.pop(k) for k in ('models', 'skip_bad', 'keep_weights'))
+    return changed_recipe(o['recipe'], *changes, **places)
+
+def own_recipe(o:dict):
+    "The user's training likewise. Raises `InputError` for options that only recipes have."
+    from dataclasses import replace
+    from transfer_influence.basics.errors import need
+    from transfer_influence.fleet.training_file import load_training
+    only = 'source_path', 'target_path', 'test_path', 'download', 'skip_bad', 'keep_weights'
+    given = [f"--{k.replace('_', '-')}" for k in only if o.pop(k)]
+    need(not given, f"{' and '.join(given)}: only with a recipe; {o['recipe']} itself says what is trained and how")
+    own, models = load_training(o['recipe']), o.pop('models')
+    return own if models is None else replace(own, run=replace(own.run, models=models))
+
+def new_training(path:str) -> None:
+    "Write a training file that runs as it stands, and say how to go on. Raises `InputError` where a file is."
+    from importlib.resources import files
+    from transfer_influence.basics.errors import need
+    need(path.endswith('.py'), f"--new writes a Python file: give it a name such as my_training.py, not '{path}'")
+    text = files('transfer_influence').joinpath('assets/my_training.txt').read_text('utf-8')
+    try:
+        with open(path, 'x', encoding='utf-8') as f: f.write(text)
+    except FileExistsError: need(False, f'{path} is there already; give another name')
+    except FileNotFoundError: need(False, f'{path}: there is no such folder')
+    print(f'{path} is written, and runs as it stands:\n  ti-run {path} --out run\n  ti-curve run --training {path}')
+
 # %% ../../nbs/80_cli/01_train.ipynb #6417bc02
 def count_at_once(text) -> int: # 0: as many as fit
     "What `--at-once` says. Raises `InputError` for what is no number."
@@ -104,15 +136,20 @@ def count_at_once(text) -> int: # 0: as many as fit
 
 def run_recipe(o:dict) -> None:
     "What `ti-run` does, from its options."
-    places = {k: o.pop(f'{k}_path') for k in ('source', 'target', 'test')} | dict(download=o.pop('download'))
-    r = changed_recipe(*(o.pop(k) for k in ('recipe', 'models', 'skip_bad', 'keep_weights')), **places)
+    from transfer_influence.basics.errors import need
+    from transfer_influence.fleet.training_file import is_training
+    if new := o.pop('new'): return new_training(new)
+    need(o['recipe'], 'give a recipe or a training file; ti-recipes lists recipes, and ti-run --new my_training.py '
+         'writes a training file to begin with')
+    r = own_recipe(o) if is_training(o['recipe']) else recipe_of(o)
     out, at_once, until = (o.pop(k) for k in ('out', 'at_once', 'until_reliability')); at_once = count_at_once(at_once)
-    if o.pop('dry_run'): print(expected_cost(r, out, o['workers'], o['gpus'], at_once))
+    engine = 'here' if o['engine'] == 'here' and is_training(o['recipe']) else 'local'; del o['recipe']
+    if o.pop('dry_run'): print(expected_cost(r, out, o['workers'], o['gpus'], at_once, engine))
     else: run_fleet(r, out, 'ti-run', at_once, until, **o)
 
 # %% ../../nbs/80_cli/01_train.ipynb #29735a3a
-@call_parse
-def ti_run(recipe:str,          # a TOML file, or the name of a shipped recipe
+@partial(call_parse, pos=['recipe'])
+def ti_run(recipe:str=None,     # a TOML file, the name of a shipped recipe, or my_training.py with training of your own
            out:str=None,        # the run folder, or s3://bucket/run; an unfinished one is continued
            models:int=None,     # number of models; more than before extends the run
            source_path:str='',  # where the source's images lie, if the recipe leaves it open
@@ -123,13 +160,14 @@ def ti_run(recipe:str,          # a TOML file, or the name of a shipped recipe
            engine:str='local',  # local, ray, or here: in this process
            address:str=None,    # of the Ray cluster
            gpus:float=None,     # how many of this machine; with ray: for each worker, such as .25
-           at_once:str='auto',  # models that a GPU trains as one program; auto: as many as fit
+           at_once:str='auto',  # models that a GPU trains as one program, or that a worker is given; auto: what fits
            shard:str=None,      # k/K: only every K-th model, from the k-th (from 0): for job arrays
            retries:int=2,       # for a model whose worker died
            keep_weights:bool=False, # keep the trained weights, so that a target can be added later
            until_reliability:float=None, # end when the first target's table is this reliable, such as .9
            skip_bad:bool=False, # leave out unreadable images, and count them
            dry_run:bool=False,  # train two models a worker, say what the run will take, write nothing
+           new:str=None,        # write this file, such as my_training.py: training of your own to begin with
            quiet:bool=False):   # no progress line
     "Train the fleet of a recipe, estimate influence, write the page. Safe to stop and to repeat."
     with friendly('ti-run'): run_recipe(locals())
@@ -186,19 +224,21 @@ def with_children(run) -> list:
     root = open_run(run).root
     return [root, *(r for r in (f'{root}/curves', f'{root}/examples') if is_run(r))]
 
-def verify_one(run, repair, workers, quiet):
+def verify_one(run, repair, workers, quiet, training=None):
     "Check a run, or a child run; mend it, or leave with status 1."
     from transfer_influence.records.store import open_run
     from transfer_influence.records.read_run import verify
     from transfer_influence.fleet.fleet import open_fleet
-    found = verify(open_run(run), repair)
+    found, child = verify(open_run(run)), open_run(run).get('fleet.json').get('child')
     for i, why in found.damaged.items(): print(f'model {i}: {why}')
     print(f'{run}: {found.models} models checked, {len(found.damaged)} damaged')
-    child = open_run(run).get('fleet.json').get('child')
+    own = training_of(run, training) if repair and not found.ok and not child else None # before anything is withdrawn
+    if repair and not found.ok: found = verify(open_run(run), repair)
     if found.repaired and child: print('what was damaged is withdrawn; the command that asked for it trains it '
                                        'again, such as ti-curve')
-    elif found.repaired: fleet = open_fleet(run); end_session(fleet, fleet.run(workers=workers, quiet=quiet),
-                                                              'ti-verify')
+    elif found.repaired:
+        fleet = open_fleet(run, own)
+        end_session(fleet, fleet.run(workers=workers, quiet=quiet), 'ti-verify')
     elif not found.ok: print('give ti-verify --repair to train them again', file=sys.stderr); sys.exit(1)
 
 # %% ../../nbs/80_cli/01_train.ipynb #34e94dbf
@@ -206,10 +246,11 @@ def verify_one(run, repair, workers, quiet):
 def ti_verify(run:str,           # a run folder, or its address
               repair:bool=False, # withdraw what is damaged, and train it again
               workers:int=None,  # for training again
+              training:str=None, # the file, for a run with training of your own
               quiet:bool=False): # no progress line
     "Check every committed model of a run; exit 1 if something is damaged and was not mended."
     with friendly('ti-verify'):
-        for root in with_children(run): verify_one(root, repair, workers, quiet)
+        for root in with_children(run): verify_one(root, repair, workers, quiet, training)
 
 # %% ../../nbs/80_cli/01_train.ipynb #6417bc08
 @call_parse

@@ -28,7 +28,7 @@ from .engine import run_tasks, slot_devices, why_no_more
 from .ray_engine import open_engine
 from .begin import begin_run
 from .progress import say_time
-from .worker import block_of, work
+from .worker import block_of, sent, work
 from .fleet import Fleet, compiled_if_many, task_of
 
 # %% ../../nbs/45_fleet/07_cost.ipynb #ba6ee2e6
@@ -98,17 +98,18 @@ def probe(recipe:Recipe,
           out=None,          # the run folder, if some of its models are trained already
           workers:int=None, gpus:int=None,
           at_once:int=0,     # models of one program; 0: as many as fit
+          engine:str='local', # or here: in this process
          ) -> Cost:
     "What a run will take, by training two models (on a GPU, two blocks of them) in each worker."
     missing, start = Fleet(recipe, out).missing() if out else range(recipe.run.models), time.time()
     module = 'transfer_influence.training.pipeline'
-    with TemporaryDirectory() as d, open_engine('local', workers, None, gpus, 2, module) as pool:
+    with TemporaryDirectory() as d, open_engine(engine, workers, None, gpus, 2, module) as pool:
         task = task_of(recipe, Store(Path(d)/'probe'), at_once, recipe.run.keep_weights)
-        task = compiled_if_many(task, len(missing), pool.workers)
+        task = replace(compiled_if_many(task, len(missing), pool.workers), shown=0 if pool.name == 'local' else None)
         size = max(1, min(block_of(task, pool.on_gpu), recipe.run.models//(2*pool.workers)))
         _need_models(recipe, 2*size*pool.workers)
         store = begin_run(recipe, Path(d)/'probe')
-        first, again = _two_rounds(pool, task, size)
+        with sent(task, pool.name) as task: first, again = _two_rounds(pool, task, size)
         seconds = [s for block, _ in again for _, s, _ in block]
         failed = [why for block, _ in first + again for _, _, why in block if why]
         need(not failed, f'a model of the probe failed: {failed[0] if failed else ""}')
@@ -116,7 +117,7 @@ def probe(recipe:Recipe,
         together = read_commit(store, committed(store)[0]).get('at_once', 1)
     started = max(0., time.time() - start - 2*sum(seconds)/pool.workers)
     return Cost(len(missing), pool.workers, sum(seconds)/len(seconds), started, disk, max(m for _, m in first + again),
-                'cuda' if pool.on_gpu else 'cpu', at_once=together, why=pool.why)
+                'cuda' if pool.on_gpu else 'cpu', at_once=together, why=getattr(pool, 'why', ''))
 
 # %% ../../nbs/45_fleet/07_cost.ipynb #8fd1d3fe
 def seconds_of_all(store:Store) -> float:

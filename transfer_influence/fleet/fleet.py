@@ -80,11 +80,13 @@ class Fleet:
         return read_predictions(open_run(self.out), target, self.recipe.run.models)
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #6d83f737
-def open_fleet(out) -> Fleet:
-    "The fleet of a run that was made from a recipe, with as many models as it has been extended to."
+def open_fleet(out,
+               own:OwnTraining=None, # for a run with training of one's own
+              ) -> Fleet:
+    "The fleet of a run, with as many models as it has been extended to."
     store = open_run(out); head = store.get('fleet.json')
-    need('recipe' in head, f'{out} was made with training of its own; make its Fleet from the same OwnTraining')
-    recipe, m = from_dict(head['recipe']), store.group('r')['subset'].shape[0]
+    need('recipe' in head or own, f'{out} was made with training of its own; make its Fleet from the same OwnTraining')
+    recipe, m = own or from_dict(head['recipe']), store.group('r')['subset'].shape[0]
     return Fleet(replace(recipe, run=replace(recipe.run, models=max(m, 2))), out)
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #9f9a18bd
@@ -123,7 +125,8 @@ def stop_if_alike(failed:dict, # {model: its error in one line}
     i, line = next(reversed(failed.items()))
     need(not (own and line.startswith('InputError: ')), f"model {i}: {line.removeprefix('InputError: ')}")
     by_chance = line.startswith(('FloatingPointError', 'WorkerDied'))
-    if len(failed) < (5*ALIKE if by_chance and own else ALIKE) or by_chance and not own or len(alike(failed)) > 1: return
+    if by_chance and not own or len(alike(failed)) > 1: return
+    if len(failed) < (5*ALIKE if line.startswith('Floating') else ALIKE): return
     hint = '; does train_fn end the process, or need more memory than there is?' if 'WorkerDied' in line else ''
     raise UserError(f'the first {len(failed)} models failed alike: {line}{hint}; mend it and give the same command '
                     'again')
@@ -279,5 +282,6 @@ def train_todo(store:Store, task:Task, todo:list, quiet:bool,
     "A session on a part of a run, or on a child run."
     check_starts(options.get('engine', 'local'))
     with open_engine(module='transfer_influence.training.pipeline', **options) as pool:
-        task = replace(task, session=record_session(store, pool, len(todo), getattr(task.own, 'origin', None))['id'])
+        record = record_session(store, pool, len(todo), getattr(task.own, 'origin', None))
+        task = replace(task, session=record['id'])
         return train_all(store, pool, task, todo, Progress(len(todo), pool.workers*_block(task, pool, todo), quiet))

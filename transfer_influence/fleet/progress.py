@@ -151,8 +151,9 @@ def keep_origin(store:Store, origin:Origin) -> str: # the first digits of its ch
     key = origin.sha256[:16]
     store.put(f'training/{key}.json', dict(asdict(origin), sha256=origin.sha256))
     used = {r.get('training') for r in session_records(store) if r.get('trained', 1)} - {None, key}
-    if used and committed(store): warnings.warn(f'{origin.file} has changed since models of {store.root} were trained; they are kept. Which '
-                           'file trained a model is in its session\'s record')
+    if used and committed(store):
+        warnings.warn(f'{origin.file} has changed since models of {store.root} were trained; they are kept. Which text '
+                      "trained which model is in the records of its sessions")
     return key
 
 def origin_file(store:Store) -> str: # empty where it is not known

@@ -106,6 +106,7 @@ def check_same_classes(names, source) -> None:
     raise InputError(f"class_names and the source have {how}: number {k} is '{here}' here and '{there}' there; give "
                      'class_names=source.class_names')
 
+# %% ../../nbs/30_training/10_own_training.ipynb #b96e861a
 @dataclass(frozen=True, eq=False)
 class OwnTraining:
     "An experiment with your own training; `Fleet` takes it in place of a recipe."
