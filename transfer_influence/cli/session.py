@@ -128,6 +128,7 @@ def finish(fleet) -> None:
     print(f'\nThe page: {page}\nThe influence file: {fleet.out}/influence.npz')
     note_chance(fleet, found)
 
+# %% ../../nbs/80_cli/00_session.ipynb #1b527e8f
 def end_session(fleet, report, command:str, shard=None, enough:bool=False) -> None:
     "`finish` what can be finished, name what failed; exit 1 if models are missing, unless there are `enough`."
     from transfer_influence.fleet.progress import failure_lines

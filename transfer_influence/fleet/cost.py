@@ -104,11 +104,11 @@ def probe(recipe:Recipe,
     missing, start = Fleet(recipe, out).missing() if out else range(recipe.run.models), time.time()
     module = 'transfer_influence.training.pipeline'
     with TemporaryDirectory() as d, open_engine(engine, workers, None, gpus, 2, module) as pool:
-        task = task_of(recipe, Store(Path(d)/'probe'), at_once, recipe.run.keep_weights)
+        store = begin_run(recipe, Path(d)/'probe')
+        task = task_of(recipe, store, at_once, recipe.run.keep_weights)
         task = replace(compiled_if_many(task, len(missing), pool.workers), shown=0 if pool.name == 'local' else None)
         size = max(1, min(block_of(task, pool.on_gpu), recipe.run.models//(2*pool.workers)))
         _need_models(recipe, 2*size*pool.workers)
-        store = begin_run(recipe, Path(d)/'probe')
         with sent(task, pool.name) as task: first, again = _two_rounds(pool, task, size)
         seconds = [s for block, _ in again for _, s, _ in block]
         failed = [why for block, _ in first + again for _, _, why in block if why]
