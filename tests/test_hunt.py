@@ -115,7 +115,7 @@ def test_unused_arrays_are_told_in_one_order(tmp_path):
         warnings.simplefilter('always'); load_predictions(tmp_path/'a.npz')
     said = [str(w.message) for w in told if 'is not used' in str(w.message)]
     assert [s.split("'")[1] for s in said] == ['yy', 'zz']
-    assert all('class_names, labels, masks, split, target, target_class_names' in s for s in said)
+    assert all('better, class_names, labels, masks, sizes, split, target, target_class_names' in s for s in said)
 
 @pytest.mark.parametrize('scale', [1e100, 1e-100])
 def test_files_in_float32_refuse_what_they_do_not_hold(tmp_path, scale):

@@ -7,6 +7,7 @@ from .images.image_set import (
     ImageSet as ImageSet, digits as digits, glyphs as glyphs, mnist5k as mnist5k, resize_set as resize_set,
     select_classes as select_classes)
 from .images.folders import image_folder as image_folder, load_images as load_images, save_images as save_images
+from .design.units import SourceUnits as SourceUnits
 from .design.masks import sample_masks as sample_masks
 from .training.own_training import OwnTarget as OwnTarget, OwnTraining as OwnTraining
 from .records.predictions import (

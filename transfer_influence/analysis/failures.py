@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 # %% ../../nbs/60_analysis/04_failures.ipynb #8c201c59
+from ..basics.direction import BETTER_HIGH
 from ..basics.errors import need
 from ..basics.display import Shown
 from ..records.predictions import Predictions
@@ -42,11 +43,12 @@ class Failure(Shown):
     column:int       # of the influence table
     label:str        # its correct class
     right:float      # share of the fleet's models that get it right
-    suspects:list    # of `Ranked`, most negative first
+    suspects:list    # of `Ranked`, most negative first; of an output of which lower is better, most positive
     with_class:dict  # {predicted class: share}, models that saw the first suspect
     without:dict     # models that did not
     models:tuple     # how many saw it, how many did not
     confirmed:Confirmed = None
+    better:str = ''  # lower, where that is better of the output that names the suspects
 
     def __repr__(self): return '\n'.join(failure_words(self))
 
@@ -57,8 +59,8 @@ def _say_shares(shares): return ', '.join(f"'{c}' {s:.0%}" for c, s in shares.it
 
 def failure_words(f:Failure) -> list: # of lines
     "A failure for people."
-    s, (a, b) = f.suspects[0], f.models
-    lines = [f"image {f.column}, a '{f.label}', is right in {f.right:.0%} of the models. Most negative for it: "
+    s, (a, b), most = f.suspects[0], f.models, 'positive (lower is better)' if f.better == 'lower' else 'negative'
+    lines = [f"image {f.column}, a '{f.label}', is right in {f.right:.0%} of the models. Most {most} for it: "
              f"{', '.join(map(str, f.suspects))}",
              f" taken for: {_say_shares(f.with_class)} by {a} models with '{s.name}'; {_say_shares(f.without)} by "
              f"{b} without"]
@@ -81,9 +83,16 @@ def _failure(p, table, at, j, suspects):
     saw = p.masks[:, p.class_names.index(rows[0].name)]
     names = np.array(p.target_class_names)[p.outputs['predicted'][:, j].astype(int)]
     return Failure(int(j), p.target_class_names[p.labels[j]], float(p.outputs['correct'][:, j].mean()), rows,
-                   _shares(names[saw]), _shares(names[~saw]), (int(saw.sum()), int((~saw).sum())))
+                   _shares(names[saw]), _shares(names[~saw]), (int(saw.sum()), int((~saw).sum())),
+                   better='lower' if table.better == 'lower' else '')
 
 # %% ../../nbs/60_analysis/04_failures.ipynb #40a96059
+def _instead(p):
+    "What tells of a target that records one number an example."
+    if len(p.outputs) > 1 or p.output()[0] in BETTER_HIGH: return ''
+    return (f"; this target records '{p.output()[0]}': ti.class_influence(p).bottom(3, j) names the classes that are "
+            'worst for example j')
+
 def find_failures(p:Predictions,
                   k:int=5,          # how many images
                   suspects:int=3,   # how many classes for each
@@ -91,13 +100,14 @@ def find_failures(p:Predictions,
                   output:str=None, method:str='dim') -> list: # of `Failure`
     "Misclassified target images and the source classes most negative for them. Raises `InputError` for other outputs."
     need('correct' in p.outputs and 'predicted' in p.outputs, "failures need the recorded outputs 'correct' and "
-         "'predicted'")
+         f"'predicted'{_instead(p)}")
     need(k >= 1 and suspects >= 1, f'k and suspects must be at least 1, not {k} and {suspects}')
     wrong = _wrong(p, below)
     if not len(wrong): return []
     table = columns_of(class_influence(p, output, method, missing='mask'), wrong)
     return [_failure(p, table, at, wrong[at], suspects) for at in _worst(p, method, wrong)[:k]]
 
+# %% ../../nbs/60_analysis/04_failures.ipynb #1b42cd0c
 def _sign_test(before, after):
     from scipy.stats import binomtest
     better, worse = int((after & ~before).sum()), int((before & ~after).sum())

@@ -14,6 +14,7 @@ from fastcore.basics import patch
 import numpy as np
 
 # %% ../../nbs/60_analysis/06_finders.ipynb #3a09b0a5
+from ..basics.direction import goodness
 from ..basics.errors import need
 from ..basics.recipe import DesignSpec, from_dict
 from ..basics.display import Shown, save_rows
@@ -42,6 +43,9 @@ def open_examples(run) -> Store:
     "The example-level run of a run. Raises `InputError`, with its cost, where there is none."
     root = examples_root(run)
     if is_run(root): return open_run(root)
+    need('recipe' in open_run(run).get('fleet.json'), f"{run} draws whole classes; single images need an OwnTraining "
+         "with source= and design=DesignSpec(units='examples'); other examples are judged as units with a name each: "
+         'ti.class_influence(p).bottom(10) are the misleading ones')
     wait = say_time(500*.5*seconds_of_all(open_run(run)))
     need(False, f'{run} draws whole classes; single images need a run that draws images: train_examples(run), or '
          f'ti-explore {run} --train-examples 500 (about {wait} of one worker)')
@@ -161,7 +165,8 @@ def find_mislabeled(run, target:str=None, output:str=None,
     """Source images that models which were not trained on them assign to another class. Flagged where they agree on
     it. Raises `InputError` where there is no example-level run, or it did not record the source."""
     e = run if isinstance(run, Examples) else read_examples(run, target)
-    need(e.source is not None, 'a run with training of its own records no opinions about its source images')
+    need(e.source is not None, 'a run with training of its own records no opinions about its source images; '
+         'use find_misleading')
     score, answer, share, memory = _opinions(e); effect = mean_effects(e, output)
     flag = (answer != e.labels) & (share > agreement) & ((~e.source.masks).sum(0) >= FEWEST)
     about = (f'mislabeled_score: mean probability of the given label over those of {len(e.source.masks)} models that '
@@ -177,18 +182,18 @@ def find_mislabeled(run, target:str=None, output:str=None,
 def find_misleading(run, target:str=None, output:str=None,
                     q:float=.1, # false discovery rate of the flagged images
                    ) -> Issues:
-    """Source images with the most negative influence on the mean output over the target.
-    Raises `InputError` where there is no example-level run."""
+    """Source images with the most negative influence on the mean output over the target; where lower is better, the
+    most positive. Raises `InputError` where there is no example-level run."""
     e = run if isinstance(run, Examples) else read_examples(run, target)
-    effect = mean_effects(e, output); two = p_values(effect)[:, 0]
-    below = np.where(effect.values[:, 0] < 0, two/2, 1 - two/2) # one-sided
-    found = q_values(two[:, None])[:, 0]
-    about = (f'misleading_score: one-sided p of a negative influence on the {e.predictions.output(output)[0]} of '
+    effect = mean_effects(e, output); two, good = p_values(effect)[:, 0], goodness(e.predictions.direction(output))
+    worse = good*effect.values[:, 0] < 0; below = np.where(worse, two/2, 1 - two/2) # one-sided
+    found, (kind, does) = q_values(two[:, None])[:, 0], ('negative', 'lowers') if good > 0 else ('positive', 'raises')
+    about = (f'misleading_score: one-sided p of a {kind} influence on the {e.predictions.output(output)[0]} of '
              f'{e.predictions.target}, '
-             f'{e.predictions.n_models} models; low: the image surely lowers it. Flagged: q < {q} '
-             f'(Benjamini-Hochberg over two-sided p)')
+             f'{e.predictions.n_models} models; low: the image surely {does} it. Flagged: q < {q} '
+             f'(Benjamini-Hochberg over two-sided p)' + ('; lower is better' if good < 0 else ''))
     return _table(e, 'misleading', np.argsort(np.nan_to_num(below, nan=2), kind='stable'), about,
-                  is_misleading_issue=(found < q) & (effect.values[:, 0] < 0), misleading_score=below,
+                  is_misleading_issue=(found < q) & worse, misleading_score=below,
                   influence=effect.values[:, 0], stderr=effect.stderr[:, 0], q=found)
 
 # %% ../../nbs/60_analysis/06_finders.ipynb #4a6f413a
@@ -202,6 +207,13 @@ def pair_effects(e:Examples, examples, columns, output:str=None) -> Estimate: # 
 ALIKE = .65 # a pair whose fine structure is less alike is never flagged
 
 # %% ../../nbs/60_analysis/06_finders.ipynb #25cb2906
+def _similar(e):
+    name = e.predictions.target
+    need('recipe' in e.store.get('fleet.json'), f"{e.store.root} keeps no images of '{name}', which are your own: "
+         'say as alike=Similarity(…) which source images look like which of them')
+    return similar_images(e.store.root, name)
+
+# %% ../../nbs/60_analysis/06_finders.ipynb #ff01912d
 def find_leakage(run, target:str=None, output:str=None,
                  k:int=100,        # how many pairs to look at, the most alike first
                  alike:Similarity=None, # where it is known already
@@ -210,16 +222,17 @@ def find_leakage(run, target:str=None, output:str=None,
     is more alike than that of nearly all different images of the target, and at least `ALIKE`. Raises `InputError`
     where there is no example-level run."""
     e = run if isinstance(run, Examples) else read_examples(run, target)
-    s = alike or similar_images(e.store.root, e.predictions.target)
+    s = alike or _similar(e)
     flag = s.score > max(s.usual, ALIKE)
     order = np.argsort(-s.score, kind='stable')[:max(k, flag.sum())] # nothing that is flagged is cut off
     effect = pair_effects(e, order, s.column[order], output)
     two = p_values(effect)[:, 0]
     shown = dict(influence=effect.values[:, 0], stderr=effect.stderr[:, 0], q=q_values(two[:, None])[:, 0])
     at = np.full(len(e.labels), 0); at[order] = np.arange(len(order))
+    sign = dict(higher='positive', lower='negative').get(e.predictions.direction(output), 'a clear one')
     about = (f'leakage_score: 1 - agreement of the fine structure; low: a copy of the target image. Flagged: '
              f'below {1 - max(s.usual, ALIKE):.3f}. Influence on that '
-             f"image's {e.predictions.output(output)[0]}, {e.predictions.n_models} models: positive confirms")
+             f"image's {e.predictions.output(output)[0]}, {e.predictions.n_models} models: {sign} confirms")
     target_class = np.array(e.predictions.target_class_names)[e.predictions.labels[s.column]]
     return _table(e, 'leakage', order, about, is_leakage_issue=flag,
                   leakage_score=np.clip(1 - s.score, 0, 1),
@@ -238,7 +251,8 @@ def moved_images(issues:Issues,
         if issues.kind == 'leakage':
             found.append(([r['target_image']], [r['influence']], [r['stderr']], [r['q'] < .1])); continue
         e = effects_on(issues.examples, r['example'], output); v = e.values[0]
-        order = np.argsort(v if issues.kind == 'misleading' else -abs(v), kind='stable')[:k]
+        good = goodness(issues.examples.predictions.direction(output))
+        order = np.argsort(good*v if issues.kind == 'misleading' else -abs(v), kind='stable')[:k]
         found.append((order, v[order], e.stderr[0, order], q_values(p_values(e))[0, order] < .1))
     return found
 

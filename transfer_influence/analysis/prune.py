@@ -17,8 +17,10 @@ from ..basics.errors import need
 from ..basics.recipe import Recipe, from_dict
 from ..records.read_run import find_target, read_predictions, run_header
 from .retrain import base_target, class_run, units_of
-from .curve import Difference, best_k, load_curves
-from .removal import check_ks, influence_order, save_class_list
+from .curve import (
+    Difference, Measure, best_k, harmful_arm, load_curves, measure_of, what_is_measured)
+from .removal import (
+    check_ks, check_parts, influence_order, order_output, save_class_list)
 from .budget import BudgetCurve, EqualSteps, equal_steps, gain_at
 from .budget_curve import load_budget_curves
 
@@ -28,7 +30,7 @@ class Pruning(Shown):
     "Which source classes to leave out."
     target:str
     keep:tuple        # class names, in the order of the source
-    leave_out:tuple   # class names, the most negative first
+    leave_out:tuple   # class names, the most negative first; where lower is better, the most positive
     chosen_by:str     # how their number was chosen
     gain:Difference = None        # on the report part, against all classes; none where it was not measured
     over_random:Difference = None # against leaving out as many at random
@@ -37,6 +39,7 @@ class Pruning(Shown):
     equal:EqualSteps = None       # after how many steps the accuracy of all classes is reached
     recipe:Recipe = None          # of a run on the classes that are kept; none for training of your own
     units:str = 'classes'         # that names stand for: classes, or groups of them
+    measure:Measure = Measure()   # of the gain: accuracy, or an output and its direction
 
     def __iter__(self): return iter(self.keep)
     def __len__(self): return len(self.keep)
@@ -47,27 +50,31 @@ class Pruning(Shown):
     def __repr__(self): return '\n'.join(pruning_words(self))
 
 # %% ../../nbs/60_analysis/10_prune.ipynb #20e50e86
-def _gain(d): return f'{100*d.mean:+.2f} ± {100*d.stderr:.2f} points (paired p {d.p:.2g}, {d.replicates} replicates)'
+def _gain(d): return f'{d.change()} (paired p {d.p:.2g}, {d.replicates} replicates)'
 
 def pruning_words(p:Pruning) -> list: # of lines
     "The answer for people."
     n, K = len(p.leave_out), len(p.leave_out) + len(p.keep)
     budget = f' for a training of {p.steps} steps ({p.net})' if p.steps else ''
     if not n: return [f"'{p.target}'{budget}: leave out none of {K} {p.units} ({p.chosen_by})"]
-    lines = [f"'{p.target}'{budget}: leave out {n} of {K} {p.units} ({p.chosen_by}), the most negative first: "
+    first = 'most negative' if p.measure.sign > 0 else 'most positive'
+    lines = [f"'{p.target}'{budget}: leave out {n} of {K} {p.units} ({p.chosen_by}), the {first} first: "
              + ', '.join(p.leave_out[:5]) + (', …' if n > 5 else '')]
-    sure = p.gain and p.gain.mean > 0 and p.gain.p < .05
-    if p.gain: lines.append(f' expected gain over all: {_gain(p.gain)}' + ('' if sure else '; not sure to be a gain'))
+    sure, what = p.gain and p.gain.improves and p.gain.p < .05, 'gain' if p.measure.is_accuracy else 'change'
+    if p.gain: lines.append(f' expected {what} over all: {_gain(p.gain)}' + ('' if sure else '; not sure to be a gain'))
     if p.over_random: lines.append(f' over {n} at random: {_gain(p.over_random)}')
     if p.equal: lines.append(f' saved: {p.equal}')
     return lines if p.gain else lines + [' the gain was not measured: ti-curve does']
 
+# %% ../../nbs/60_analysis/10_prune.ipynb #3053ff51
 def pruning_to_dict(p:Pruning) -> dict: # plain dicts, lists, numbers and strings
     "What a JSON file holds of it."
     found = {k: list(getattr(p, k)) for k in ('keep', 'leave_out', 'classes')}
     found |= dict(target=p.target, units=p.units, chosen_by=p.chosen_by)
-    def finite(d): return {k: None if v == math.inf else v for k, v in d.items()} # null: beyond the budgets
+    found |= {} if p.measure.is_accuracy else dict(metric=p.measure.name, better=p.measure.better)
+    def finite(d): return {k: None if v == math.inf else v for k, v in d.items() if k != 'measure'} # null: beyond them
     found |= {k: finite(vars(getattr(p, k))) for k in ('gain', 'over_random', 'equal') if getattr(p, k)}
+    if p.gain and not p.measure.is_accuracy: found['gain'] |= dict(improves=p.gain.improves)
     return found | (dict(steps=p.steps, net=p.net) if p.steps else {})
 
 def save_pruning(p:Pruning, path) -> None:
@@ -120,31 +127,43 @@ def _for_budget(run, head, target, steps, net):
 
 # %% ../../nbs/60_analysis/10_prune.ipynb #04c9ed1e
 def _by_curve(run, target):
-    "Order, k and gain of the last removal curve."
+    "Order, k, gain and measure of the last removal curve."
     target = base_target(run, target); curve = load_curves(run).get(target)
     need(curve, f"how many? give k or steps, or make the curve of '{target}' first: ti-curve {run}")
-    need('most negative' in curve.accuracy, "the last curve has no arm 'most negative'; make one with ti-curve, or "
-         'give k')
+    arm = harmful_arm(curve.about)
+    need(arm in curve.accuracy, f"the last curve has no arm '{arm}'; make one with ti-curve, or give k")
     b = best_k(curve)
-    return curve.orders['most negative'], b.k, 'best on the select part of the removal curve', b.gain if b.k else None
+    gain = b.gain if b.k else None
+    return curve.orders[arm], b.k, 'best on the select part of the removal curve', gain, curve.measure
+
+def _as_asked(run, target, k, output, method):
+    "The same where k is given; what an older run does not say of the direction, its curve may."
+    store, head = class_run(run); p = read_predictions(store, target); check_parts(p, 'own' in head)
+    curve = load_curves(run).get(target); told = curve.about.get('better') if curve else None
+    if told and not p.better: p = replace(p, better=dict.fromkeys(p.outputs, told))
+    measure = measure_of(what_is_measured(p))
+    return influence_order(p, order_output(p, output), method), k, 'as you asked', None, measure
 
 # %% ../../nbs/60_analysis/10_prune.ipynb #1f2e8f69
 def prune_classes(run,
-                  k:int=None,      # how many of the most negative classes to leave out; empty: the best k of a curve
+                  k:int=None,      # how many of the most harmful classes to leave out; empty: the best k of a curve
                   target:str=None, # empty: the first
                   steps:int=None,  # for a training of so many steps: the best k of `budget_curve`
                   net:str=None,    # of the budget curve, such as 'small_resnet 16'; empty: the only one
                   output:str=None, method:str='dim', # of the order, with k
                  ) -> Pruning:
-    """Which classes to leave out. Raises `InputError` where neither k nor a curve tells how many, and for k together
-    with steps."""
+    """Which classes to leave out. Raises `InputError` where neither k nor a curve tells how many, for k together
+    with steps, and for an output of which it is not known what is better."""
     need(k is None or steps is None, 'give k, or the steps of a budget, not both')
     need(net is None or steps is not None, 'a net goes with the steps of a budget')
     for v in (k, steps): need(v is None or isinstance(v, int), f'k and steps must be whole numbers, not {v!r}')
     store, head = class_run(run); target, _ = find_target(run_header(store), target)
+    need(steps is None or 'recipe' in head, 'budgets are counted in steps, and training of your own counts for itself; '
+         f'give k, or make a curve: ti.removal_curve({str(run)!r}, own=…)')
     if steps is not None: return _for_budget(run, head, base_target(run, target), steps, net)
-    order, n, why, gain = (influence_order(read_predictions(store, target), output, method), k, 'as you asked', None) \
-        if k is not None else _by_curve(run, target)
+    given = k is not None
+    order, n, why, gain, of = _as_asked(run, target, k, output, method) if given else _by_curve(run, target)
     if n: check_ks([n], len(order))
     leave_out = tuple(order[:n]); keep = tuple(c for c in units_of(head) if c not in leave_out)
-    return Pruning(target, keep, leave_out, why, gain, recipe=pruned_recipe(head, keep), units=_units(head))
+    return Pruning(target, keep, leave_out, why, gain, recipe=pruned_recipe(head, keep), units=_units(head),
+                   measure=of)

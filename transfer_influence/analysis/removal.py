@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['MAPPINGS', 'need_parts', 'check_parts', 'order_output', 'influence_order', 'check_order', 'save_class_list',
            'read_class_list', 'check_keep', 'surrogate_orders', 'check_ks', 'usual_ks', 'arm_masks', 'plan_cost',
-           'in_rows', 'usual_arms', 'usual_orders', 'plan_curve', 'accuracies', 'removal_curve', 'CurveCost',
-           'orders_at_no_cost', 'curve_cost']
+           'in_rows', 'usual_arms', 'first_arm', 'usual_orders', 'plan_curve', 'accuracies', 'removal_curve',
+           'CurveCost', 'orders_at_no_cost', 'curve_cost']
 
 # %% ../../nbs/60_analysis/02_removal.ipynb #7185370a
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 import warnings
 
 import numpy as np
 
 # %% ../../nbs/60_analysis/02_removal.ipynb #1c764be4
+from ..basics.direction import goodness
 from ..basics.errors import nearest, need
 from ..basics.recipe import from_dict
 from ..records.predictions import Predictions
@@ -25,18 +26,22 @@ from ..fleet.progress import say_time
 from ..fleet.cost import seconds_of_all
 from ..influence.result import class_influence, mean_influence
 from .retrain import base_target, class_run, retrain, units_of, untrained
-from .curve import PARTS, Curve, save_curve
+from .curve import (
+    PARTS, Curve, as_told, harmful_arm, helpful_arm, save_curve, what_is_measured)
 
 # %% ../../nbs/60_analysis/02_removal.ipynb #98df6134
-def need_parts(split, target:str) -> None: # split: (n,) select or report
+def need_parts(split, target:str, # split: (n,) select or report
+               own:bool=False,    # of training of your own?
+              ) -> None:
     "Raises `InputError` unless a target has images to choose on and others to report on."
-    n = {part: int((split == part).sum()) for part in ('select', 'report')}
-    need(min(n.values()) >= 2, f"'{target}' has {n['select']} images to choose on and {n['report']} to report on; "
-         'a removal curve needs at least 2 of each: use a larger target, or a smaller train_share')
+    n, what = {part: int((split == part).sum()) for part in ('select', 'report')}, 'examples' if own else 'images'
+    mend = 'more examples, or OwnTarget(select=…)' if own else 'a larger target, or a smaller train_share'
+    need(min(n.values()) >= 2, f"'{target}' has {n['select']} {what} to choose on and {n['report']} to report on; "
+         f'a removal curve needs at least 2 of each: use {mend}')
 
-def check_parts(p:Predictions) -> None:
+def check_parts(p:Predictions, own:bool=False) -> None:
     "`need_parts` of what was read from a run."
-    need_parts(p.split, p.target)
+    need_parts(p.split, p.target, own)
 
 def order_output(p:Predictions, output:str=None) -> str:
     "What an order is estimated on: what was asked for, else the probability, where that is recorded."
@@ -46,12 +51,12 @@ def order_output(p:Predictions, output:str=None) -> str:
 def influence_order(p:Predictions,
                     output:str=None,  # a recorded output; empty: probability
                     method:str='dim', # or dim_shrunk, ridge, mixed, lasso
-                   ) -> tuple:        # class names, most negative first
-    """Source classes by their influence on the select part of the target. Raises `InputError` for a target without
-    parts."""
+                   ) -> tuple:        # class names, most negative first; where lower is better, most positive first
+    """Source classes by their influence on the select part of the target, the most harmful first. Raises `InputError`
+    for a target without parts."""
     check_parts(p)
     m = mean_influence(class_influence(p, order_output(p, output), method), 'select')
-    return tuple(m.class_names[k] for k in np.argsort(m.values[:, 0], kind='stable'))
+    return tuple(m.class_names[k] for k in np.argsort(goodness(m.better)*m.values[:, 0], kind='stable'))
 
 # %% ../../nbs/60_analysis/02_removal.ipynb #5fea3a21
 def check_order(order, class_names) -> tuple:
@@ -150,22 +155,29 @@ def in_rows(plan:dict) -> tuple: # (q, units) masks, (q,) seed numbers
 # %% ../../nbs/60_analysis/02_removal.ipynb #b5ef7921
 MAPPINGS = ('label mapping', 'feature mapping') # arms that one more model is trained for
 
-def usual_arms(head:dict) -> tuple:
-    "The arms that a run can have: mappings need classes as units, and a recipe."
-    ours = 'most negative', 'most positive', 'random'
+def usual_arms(head:dict, better:str='') -> tuple:
+    "The arms that a run can have, the harmful one first: mappings need classes as units, and a recipe."
+    of = dict(better=better); ours = harmful_arm(of), helpful_arm(of), 'random'
     return ours + (MAPPINGS if 'recipe' in head and not head.get('groups') else ())
+
+def first_arm(run, target:str=None) -> str:
+    "The arm of a run that removes the harmful classes first."
+    return harmful_arm(class_run(run)[1]['targets'][base_target(run, target)])
 
 def usual_orders(run, target:str=None, output:str=None, method:str='dim',
                  arms=None, # some of `usual_arms`; empty: all
+                 own=None,  # an `OwnTraining` that says which direction is better, where the run does not
                 ) -> dict:  # {arm: order}
     "The orders of the usual arms. Raises `InputError` for runs whose units are not classes."
     store, head = class_run(run); target = base_target(run, target)
-    arms = usual_arms(head) if arms is None else arms
-    ours = influence_order(read_predictions(store, target), output, method)
-    orders = {'most negative': ours, 'most positive': ours[::-1], 'random': None}
+    p = as_told(read_predictions(store, target), own); better = p.direction(order_output(p, output))
+    arms, ours = usual_arms(head, better) if arms is None else arms, influence_order(p, output, method)
+    of = dict(better=better)
+    orders = {harmful_arm(of): ours, helpful_arm(of): ours[::-1], 'random': None}
     if set(arms) & set(MAPPINGS): orders |= surrogate_orders(run, target)
     return {a: orders[a] for a in arms}
 
+# %% ../../nbs/60_analysis/02_removal.ipynb #c9626ff1
 def _plan(orders, ks, picked, units, replicates, seed):
     "{(arm, k): (replicates, K) masks}"
     plan = {('full', 0): np.ones((replicates, len(units)), bool)}
@@ -198,9 +210,6 @@ def plan_curve(run, orders:dict=None, ks=None, replicates:int=10, target:str=Non
 def _seed_of(head): return head['recipe']['run']['seed'] if 'recipe' in head else head['own']['seed']
 
 # %% ../../nbs/60_analysis/02_removal.ipynb #d183b223
-def _need_accuracy(p):
-    need('correct' in p.outputs, "a removal curve needs the recorded output 'correct': evaluate_fn must give scores")
-
 def accuracies(right,      # (m, n) 1 where a model is right, else 0
                labels,     # (n,)
                metric:str, # top1, or per_class: the mean of the classes' shares
@@ -215,10 +224,15 @@ def _metric(head, target):
     return next((t.get('metric', 'top1') for t in head.get('recipe', {}).get('targets', []) if t['name'] == target),
                 'top1')
 
-def _curve_of(found, plan, p, metric, **facts):
-    "Put the accuracies of the models back to their arms."
-    right, at, arms, target = found.outputs(p.target)['correct'], 0, {}, p.target
-    acc = {part: accuracies(right[:, p.split == part], p.labels[p.split == part], metric) for part in PARTS}
+def _measured(found, p, about):
+    "{part: (q,) what each model has there}"
+    y, name = found.outputs(p.target), about['metric']
+    if 'better' in about: return {part: y[name][:, p.split == part].astype(float).mean(1) for part in PARTS}
+    return {part: accuracies(y['correct'][:, p.split == part], p.labels[p.split == part], name) for part in PARTS}
+
+def _curve_of(found, plan, p, **facts):
+    "Put what the models have back to their arms."
+    acc, at, arms, target = _measured(found, p, facts['about']), 0, {}, p.target
     for (arm, k), masks in plan.items():
         arms.setdefault(arm, {})[k] = {p: acc[p][at:at + len(masks)].tolist() for p in PARTS}; at += len(masks)
     return Curve(target, accuracy=arms, **facts)
@@ -233,19 +247,19 @@ def removal_curve(run,                # a run folder
                   **options,          # output, method (of the order); own, quiet, engine, workers, … of `retrain`
                  ) -> Curve:
     """Retrain without classes, in several orders, and keep the result in `RUN/curves`. What is trained already is not
-    trained again; `curve_cost` says what is missing. Raises `InputError` for what `plan_curve` refuses, and a target
-    without parts."""
+    trained again; `curve_cost` says what is missing. Raises `InputError` for what `plan_curve` refuses, a target
+    without parts, and an output of which it is not known what is better."""
     need('dry_run' not in options, 'ti.curve_cost(run, …) says what a curve takes, and trains nothing')
     store = open_run(run); how = {k: options.pop(k, None) for k in ('output', 'method')}
-    target = base_target(run, target)
-    p = read_predictions(store, target); check_parts(p); _need_accuracy(p)
+    head, target, own = store.get('fleet.json'), base_target(run, target), options.get('own')
+    p = as_told(read_predictions(store, target), own); check_parts(p, 'own' in head)
+    measured = what_is_measured(p, _metric(head, target))
     if orders is None or how['method']: how = dict(output=order_output(p, how['output']), method=how['method'] or 'dim')
-    orders = usual_orders(run, target, **how) if orders is None else orders
+    orders = usual_orders(run, target, **how, own=own) if orders is None else orders
     plan = plan_curve(run, orders, ks, replicates, target, keep, picked)
     found = retrain(run, *in_rows(plan), **options)
-    head = store.get('fleet.json'); metric = _metric(head, target)
-    about = dict(models=p.n_models, **how, device=found.device(), seed=_seed_of(head), metric=metric)
-    curve = _curve_of(found, plan, p, metric, class_names=p.class_names, about=about,
+    about = dict(models=p.n_models, **how, device=found.device(), seed=_seed_of(head), **measured)
+    curve = _curve_of(found, plan, p, class_names=p.class_names, about=about,
                       orders={a: list(o) for a, o in orders.items() if o is not None})
     return save_curve(curve, found.store)
 

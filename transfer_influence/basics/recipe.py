@@ -145,7 +145,8 @@ class TargetSpec:
     def __post_init__(self): _settle_length(self, 15); _check_target(self)
 
 # %% ../../nbs/00_basics/01_recipe.ipynb #d6145ef4
-DESIGNS = ('exact', 'bernoulli', 'varied', 'balanced', 'antithetic', 'hadamard', 'foldover', 'complete', 'auto')
+DESIGNS = ('exact', 'bernoulli', 'varied', 'balanced', 'antithetic', 'hadamard', 'foldover', 'complete', 'equal_data',
+           'auto')
 UNITS = ('classes', 'examples')
 NETS = ('patch', 'strided_cnn', 'cnn', 'small_resnet', 'airbench', 'resnet18', 'resnet34', 'resnet50')
 LOOPS = ('resident', 'batched', 'fastai')

@@ -4,17 +4,14 @@
 
 # %% auto #0
 __all__ = ['numbers', 'curve_orders', 'say_plan', 'keep_list', 'curve_points', 'make_curve', 'table_lines', 'shares',
-           'budget_options', 'budget_arguments', 'budget_arms', 'check_asked_curve', 'own_option', 'plain_curve',
-           'budget_curve_of', 'budget', 'ti_curve']
+           'budget_options', 'budget_arguments', 'budget_arms', 'check_asked_curve', 'own_of', 'plain_curve',
+           'budget_curve_of', 'budget', 'asked_curve', 'ti_curve']
 
 # %% ../../nbs/80_cli/05_curve.ipynb #27cad18c
-from contextlib import redirect_stdout
-import sys
-
 from fastcore.meta import delegates
 from fastcore.script import call_parse
 
-from .session import friendly, training_of
+from .session import friendly
 from .use import check_paths
 
 # %% ../../nbs/80_cli/05_curve.ipynb #5b5f2ccc
@@ -68,14 +65,15 @@ def curve_points(ks, keep, replicates, target, picked):
 def make_curve(run, orders, points, how, options, csv, save_keep):
     "Train what a curve needs; print it, write its files and the page."
     from transfer_influence.basics.errors import need
-    can = points['replicates'] > 1 and 'most negative' in orders
-    need(can or not save_keep, "--save-keep chooses the best k: it needs 2 replicates and the arm 'most negative'")
+    from transfer_influence.analysis.removal import first_arm
+    arm = first_arm(run, points['target']); can = points['replicates'] > 1 and arm in orders
+    need(can or not save_keep, f"--save-keep chooses the best k: it needs 2 replicates and the arm '{arm}'")
     from transfer_influence.basics.display import save_rows
     from transfer_influence.analysis.curve import curve_rows
     from transfer_influence.analysis.removal import removal_curve
     from transfer_influence.analysis.prune import prune_classes
     from transfer_influence.show.report import make_report
-    with redirect_stdout(sys.stderr): curve = removal_curve(run, orders, **points, **how, **options)
+    curve = removal_curve(run, orders, **points, **how, **options)
     print(curve, *table_lines(curve), sep='\n')
     if csv: save_rows(curve_rows(curve), csv)
     if save_keep: keep_list(prune_classes(run, target=points['target']), save_keep)
@@ -84,15 +82,17 @@ def make_curve(run, orders, points, how, options, csv, save_keep):
 # %% ../../nbs/80_cli/05_curve.ipynb #24d472ff
 def table_lines(curve) -> list: # of text
     "Figure 2b in words, and each order against random removal."
-    from transfer_influence.analysis.curve import against_random, removal_table
+    from transfer_influence.analysis.curve import against_random, harmful_arm, helpful_arm, removal_table
     if curve.replicates < 2: return []
+    m = curve.measure
     def gain(r):
-        return '' if 'gain' not in r else (f", {100*r['gain']:+.2f} ± {100*r['stderr']:.2f} points, paired p "
+        return '' if 'gain' not in r else (f", {m.change(r['gain'], r['stderr'])}{m.verdict(r['gain'])}, paired p "
                                            f"{r['p']:.2g}, "
                                            f"Welch {r['p_welch']:.2g}")
-    lines = [f"  {r['source']}, removed {r['removed']}: {100*r['accuracy']:.2f} ± {100*r['sd']:.2f} %{gain(r)}"
+    lines = [f"  {r['source']}, removed {r['removed']}: {m.value(r['accuracy'], r['sd'])}{gain(r)}"
              for r in removal_table(curve)]
-    ours = [a for a in ('most negative', 'most positive') if a in curve.accuracy and 'random' in curve.accuracy]
+    both = harmful_arm(curve.about), helpful_arm(curve.about)
+    ours = [a for a in both if a in curve.accuracy and 'random' in curve.accuracy]
     return lines + [f'  {against_random(curve, a, k)}' for a in ours for k in curve.ks(a)
                     if k in curve.accuracy['random']]
 
@@ -138,15 +138,21 @@ def check_asked_curve(engine, csv, save_keep, keep, budget):
     need(asked or not other, f"{' and '.join(other)}: only with --steps or --passes")
     need(not asked or not keep, '--keep goes without --steps and --passes')
 
-# %% ../../nbs/80_cli/05_curve.ipynb #b2ed7150
-def own_option(run, training, dry_run, budget) -> dict:
-    "What trains, where that is not a recipe. Raises `InputError` for fixed budgets, which only recipes have."
+# %% ../../nbs/80_cli/05_curve.ipynb #32b4a159
+def own_of(run, training:str, budget='') -> dict: # own, where the run is one of own training
+    "The training of a run, from its file. Raises `InputError` where it is needed and not given, or not needed."
     from transfer_influence.basics.errors import need
-    own = training_of(run, training, keep=not dry_run)
-    need(own is None or not budget, f'--steps and --passes need a run made from a recipe: {training} itself says how '
-         'long a training is')
-    return {} if own is None else dict(own=own)
+    from transfer_influence.fleet.training_file import given_again, load_training
+    from transfer_influence.records.store import open_run
+    by_recipe = 'recipe' in open_run(run).get('fleet.json')
+    need(not training or not by_recipe, f'{run} was made from a recipe; leave --training out')
+    if by_recipe: return {}
+    need(not budget, 'your own training counts its steps itself: leave --steps and --passes out, and train equally '
+         'long whatever the subset')
+    need(training, f'{run} was made with training of your own; give it again: ti-curve {run} {given_again(run)}')
+    return dict(own=load_training(training))
 
+# %% ../../nbs/80_cli/05_curve.ipynb #b2ed7150
 def plain_curve(run, points, how, asked, options, out):
     "A removal curve, all trainings by the run's own recipe."
     csv, save_keep, dry_run = out
@@ -185,6 +191,17 @@ def _one(b, asked):
     from transfer_influence.analysis.budget_plan import check_budgets
     return check_budgets(asked['budgets'], asked['passes'], b.about['pass_steps'], len(b.class_names))[0]
 
+# %% ../../nbs/80_cli/05_curve.ipynb #816f9e5d
+def asked_curve(run, budget, csv, save_keep, dry_run, training, **o) -> None:
+    "What `ti-curve` does, from its options."
+    check_asked_curve(o['engine'], csv, save_keep, o['keep'], budget := budget_options(**budget))
+    fixed = budget['steps'] or budget['passes']
+    options = {k: o[k] for k in ('quiet', 'workers', 'engine', 'address', 'gpus')} | own_of(run, training, fixed)
+    points = curve_points(*(o[k] for k in ('ks', 'keep', 'replicates', 'target', 'picked')))
+    curve = budget_curve_of if fixed else plain_curve
+    curve(run, points, dict(output=o['output'], method=o['method']), dict(arms=o['arms'], order=o['order'], **budget),
+          options, (csv, save_keep, dry_run))
+
 # %% ../../nbs/80_cli/05_curve.ipynb #25dbc8d8
 @call_parse
 @delegates(budget_options)
@@ -200,16 +217,10 @@ def ti_curve(run:str,              # a run folder
              picked:str=None,      # a file with classes to keep that were picked by hand, one a line
              save_keep:str=None,   # write the classes to keep, at the best k, to this file; .json: all of the answer
              csv:str=None,         # write all points to this file
+             training:str=None,    # of a run of your own training: its file, as ti-run was given it
              dry_run:bool=False,   # say what it will take, train nothing
              quiet:bool=False,     # no progress line
              workers:int=None, engine:str='local', address:str=None, gpus:float=None, # these four: see ti-run
-             training:str=None,    # the file, such as my_training.py, of a run with training of your own
              **budget):
     "Train again without classes, the most negative and others; accuracy on the report part. --steps fixes the budget."
-    options = dict(quiet=quiet, workers=workers, engine=engine, address=address, gpus=gpus)
-    with friendly('ti-curve'):
-        check_asked_curve(engine, csv, save_keep, keep, budget := budget_options(**budget))
-        options |= own_option(run, training, dry_run, budget['steps'] or budget['passes'])
-        points, how = curve_points(ks, keep, replicates, target, picked), dict(output=output, method=method)
-        curve = budget_curve_of if budget['steps'] or budget['passes'] else plain_curve
-        curve(run, points, how, dict(arms=arms, order=order, **budget), options, (csv, save_keep, dry_run))
+    with friendly('ti-curve'): asked_curve(**locals())

@@ -107,6 +107,7 @@ def ti_design(classes:int,           # how many source classes there are
               seed:int=0):
     "What masks are good for: sizes, balance, what they leave entangled."
     with friendly('ti-design'):
-        from transfer_influence.design.masks import design_report, sample_masks
+        from transfer_influence.design.masks import sample_masks
+        from transfer_influence.design.report import design_report
         names = [f'class {k}' for k in range(classes)]
         print(design_report(sample_masks(models, names, alpha, design, seed, repeats)))

@@ -58,11 +58,11 @@ def example_masks(recipe:Recipe, n_examples:int) -> Masks: # (m, N) bool
     packed = sample_example_masks(m, n_examples, d.alpha, recipe.run.seed)
     return Masks(np.unpackbits(packed, axis=0, count=m).astype(bool), (), 'exact', d.alpha, recipe.run.seed)
 
-def _masks(of, class_names, n_examples, store=None):
+def _masks(of, class_names, n_examples, store=None, sizes=None):
     "The subsets of a run. What `auto` stood for when it began, it stands for when it is extended."
     d = of.design
     design = store.get('fleet.json').get('design', d.design) if store and d.design == 'auto' else d.design
-    how = d.alpha, design, of.run.seed, d.repeats
+    how = d.alpha, design, of.run.seed, d.repeats, sizes
     if d.units == 'examples': return example_masks(of, n_examples)
     if d.groups: return sample_groups(of.run.models, class_names, d.groups, *how)
     return sample_masks(of.run.models, class_names, *how)
@@ -101,14 +101,17 @@ def recipe_experiment(recipe:Recipe,
     if recipe.design.units == 'examples': # the source is recorded, too
         head['targets']['source'] = target_head(source)
         columns['source'] = source.labels, np.full(len(source), 'report'), np.arange(len(source))
-    masks = _masks(recipe, source.class_names, len(source), store)
+    sizes = np.bincount(source.labels, minlength=len(source.class_names))
+    masks = _masks(recipe, source.class_names, len(source), store, sizes)
     _mark(head, columns)
-    return Experiment(head | _units(recipe, masks), masks, columns, dict(source=source, **targets))
+    return Experiment(head | _units(recipe, masks, sizes if masks.design == 'equal_data' else None), masks, columns,
+                      dict(source=source, **targets))
 
 # %% ../../nbs/45_fleet/02_begin.ipynb #7e00778d
-def _units(of, masks):
-    "What the header says of the subsets: the design, and the groups if they are the units."
+def _units(of, masks, sizes=None):
+    "What the header says of the subsets: the design, the groups if they are the units, and sizes where known."
     more = dict(groups=of.design.groups) if of.design.groups else {}
+    if sizes is not None: more['sizes'] = [float(s) for s in sizes]
     return dict(design=masks.design) | more | (dict(units='examples') if of.design.units == 'examples' else {})
 
 def _name_of(f): return getattr(f, '__qualname__', None) or _name_of(getattr(f, 'func', type(f)))
@@ -128,9 +131,9 @@ def own_experiment(own:OwnTraining, store:Store=None) -> Experiment:
     need(len(set(map(len, outputs))) == 1, 'all targets must have scores, or all one number an example')
     images = dict(source=own.source) if own.source else {}
     need(own.design.units == 'classes' or own.source, "units = 'examples' needs the source as an ImageSet")
-    masks = _masks(own, own.class_names, len(own.source or ()), store)
+    masks = _masks(own, own.class_names, len(own.source or ()), store, own.sizes)
     _mark(head, columns)
-    return Experiment(head | _units(own, masks), masks, columns, images, outputs.pop())
+    return Experiment(head | _units(own, masks, own.sizes), masks, columns, images, outputs.pop())
 
 # %% ../../nbs/45_fleet/02_begin.ipynb #8b6c44d3
 def experiment(of, store:Store=None) -> Experiment: # `of`: a `Recipe` or an `OwnTraining`
@@ -156,6 +159,7 @@ def _own_differences(head, new):
         said = dict(label='the labels', select='the images to choose on')
         changed += [f"{w} of '{t}' are others" for k, w in said.items()
                     if d.get(k) != now.get(k) and d.get('images') == now.get('images')]
+    changed += ['the sizes of the source units are others']*(head.get('sizes') != new.get('sizes'))
     return sum((_differs(*f) for f in fields), changed)
 
 # %% ../../nbs/45_fleet/02_begin.ipynb #25cad613
@@ -244,7 +248,7 @@ def is_whole(store:Store,
         z = store.group('r')['subset'][:]
         for t in head['targets']: read_columns(store, t)
     except StoreError: return False
-    masks = _masks(of, head['class_names'], z.shape[1], store).values
+    masks = _masks(of, head['class_names'], z.shape[1], store, head.get('sizes')).values
     if not isinstance(of, Recipe): check_columns(store, of) # for a recipe's, checksums must do
     return len(z) >= len(masks) and np.array_equal(z[:len(masks)], masks)
 

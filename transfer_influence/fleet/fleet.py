@@ -201,7 +201,7 @@ def run(self:Fleet,
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #95b0c9ad
 def _session(fleet, store, pool, todo, stop, quiet):
-    record = record_session(store, pool, len(todo), getattr(fleet.recipe, 'origin', None))
+    record = record_session(store, pool, len(todo))
     task = _task(fleet, store, record['id'])
     progress = Progress(len(todo), pool.workers*_block(task, pool, todo), quiet)
     about = '; '.join(filter(None, (pool.name, getattr(pool, 'why', '')))) # why there are no more
@@ -282,6 +282,5 @@ def train_todo(store:Store, task:Task, todo:list, quiet:bool,
     "A session on a part of a run, or on a child run."
     check_starts(options.get('engine', 'local'))
     with open_engine(module='transfer_influence.training.pipeline', **options) as pool:
-        record = record_session(store, pool, len(todo), getattr(task.own, 'origin', None))
-        task = replace(task, session=record['id'])
+        task = replace(task, session=record_session(store, pool, len(todo))['id'])
         return train_all(store, pool, task, todo, Progress(len(todo), pool.workers*_block(task, pool, todo), quiet))

@@ -14,6 +14,7 @@ import numpy as np
 # %% ../../nbs/50_influence/06_examples.ipynb #c7a989f5
 from ..basics.errors import need
 from ..basics.arrays import as_numbers
+from ..basics.direction import check_better
 from ..basics.display import Shown
 from .difference import Estimate, check_counts, masks_and_outputs, welch
 from .lookup import Numbered
@@ -159,7 +160,9 @@ class Meter:
 # %% ../../nbs/50_influence/06_examples.ipynb #9d656ab3
 def influence_of_blocks(blocks,      # of (masks (b, K), outputs (b, n))
                         class_names, # K names
-                        output:str='margin', target:str='target', missing:str='error') -> InfluenceResult:
+                        output:str='margin', target:str='target', missing:str='error',
+                        better:str='', # 'lower' for losses and errors, or 'higher'
+                       ) -> InfluenceResult:
     "Difference in means over blocks of models. Raises `InputError` for a class that (nearly) always or never is in."
     meter, sizes = Meter(), []
     for masks, y in blocks:
@@ -170,4 +173,4 @@ def influence_of_blocks(blocks,      # of (masks (b, K), outputs (b, n))
     columns = Numbered(e.values.shape[1])
     zero = 'average' if not np.ptp(np.concatenate(sizes)) else 'drawn'
     return InfluenceResult(e.values, e.stderr, e.dof, tuple(class_names), columns, meter.m, 'dim', output, target,
-                           zero=zero)
+                           zero=zero, told_better=check_better(better))

@@ -16,6 +16,7 @@ import numpy as np
 from ..basics.errors import nearest, need
 from ..basics.arrays import as_mask, as_numbers
 from ..basics.named_axes import by_columns, given, in_order
+from ..design.units import holds_equal_data
 from ..design.masks import find_pairs, sizes_vary
 from ..records.predictions import Predictions
 from .difference import (
@@ -102,20 +103,24 @@ def _by_coins(masks):
     p, (m, K) = masks.mean(), masks.shape
     return 0 < p < 1 and abs(masks.sum(1).var()/(K*p*(1 - p)) - 1) < max(.1, 3*(2/m)**.5)
 
-def plain_zero(masks) -> str: # a name from `ZEROS` of `influence.result`
+def plain_zero(masks, sizes=None) -> str: # a name from `ZEROS` of `influence.result`
     "What an influence of 0 means in a plain difference: that depends on the sizes of the subsets."
+    if holds_equal_data(masks, sizes): return 'data'
     return 'average' if not sizes_vary(masks) else 'absent' if _by_coins(masks) else 'drawn'
 
+# %% ../../nbs/50_influence/03_methods.ipynb #f94d9bd3
 def estimate_from_zero(p:Predictions,
                        y,           # (m, n) an output, or averages of it
                        method:str, missing:str,
                        zero:str,    # average, absent, or None: as the sizes of the subsets have it
                        options:dict) -> tuple: # an `Estimate`, what its zero means
     "`estimate`, against the average class or against leaving the class out. Raises `InputError` for another `zero`."
-    vary = sizes_vary(p.masks)
+    data = holds_equal_data(p.masks, p.sizes); vary = sizes_vary(p.masks) and not data
+    need(not data or not zero, 'all subsets hold equally much data: influence is in place of as much other data; leave '
+         'zero out')
     need(zero in (None, 'average', 'absent'), f"zero must be 'average' or 'absent', not {zero!r}")
     plain = zero is None and method == 'dim' # the paper's formula as it stands
-    said = zero or (plain_zero(p.masks) if plain else 'average')
+    said = zero or (plain_zero(p.masks, p.sizes) if plain or data else 'average')
     coefficient, error = size_coefficient(p.masks, y) if zero == 'absent' or (vary and not plain) else (0., 0.)
     size = p.masks.sum(1)
     rest = y if plain or not vary else y - (size - size.mean())[:, None]*coefficient

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 # %% ../../nbs/50_influence/09_planning.ipynb #37eff368
+from ..basics.direction import goodness
 from ..basics.errors import InputError, nearest, need
 from ..basics.display import Shown
 from ..records.predictions import Predictions
@@ -110,6 +111,7 @@ class Gain(Shown):
     unshrunken:float  # what the plain estimates promise: too much; None where classes were named, or the method shrinks
     classes:tuple     # the classes that would go
     output:str = 'output'
+    better:str = ''   # higher or lower, what is better of it; empty: not known
 
     def __repr__(self):
         plain = '' if self.unshrunken is None else (f' (the plain estimates promise {self.unshrunken:+.3g}, '
@@ -117,18 +119,19 @@ class Gain(Shown):
         names = ', '.join(self.classes[:3]) + ', …'*(len(self.classes) > 3)
         n = len(self.classes)
         return (f"replacing {n} class{'es'*(n > 1)} ({names}) by average ones: expected change of the {self.output} "
-                f'{self.gain:+.3g} ± {self.error:.2g}{plain}')
+                f"{self.gain:+.3g} ± {self.error:.2g}{plain}"
+                + ', lower is better'*(self.better == 'lower'))
 
 # %% ../../nbs/50_influence/09_planning.ipynb #3b41e1c7
 def expected_gain(result:InfluenceResult,
-                  worst:float=.1, # share of the classes to replace: those with the most negative influence; or
+                  worst:float=.1, # share of the classes to replace: those that hurt most; or
                   classes=None,   # their names
                   column=None,    # number or name of a column, where there are several
                  ) -> Gain:
     "From shrunken influences of one column, such as `influence.mean()`. Raises `InputError` for unknown classes."
     j, rows = _checked_gain(result, worst, classes, column)
     v, sd = result.values[:, j] - np.nanmean(result.values[:, j]), result.stderr[:, j]
-    said = tuple(result.class_names[k] for k in rows), f'{result.output} on {result.columns[j]}'
+    said = tuple(result.class_names[k] for k in rows), f'{result.output} on {result.columns[j]}', result.better
     if kind_of_q(result) == 's': return Gain(float(-v[rows].sum()), float(np.sqrt((sd[rows]**2).sum())), None, *said)
     (spread, noise), plain = (x[j] for x in spread_and_noise(result._estimate)), float(-v[rows].sum())
     lost = noise/max(spread, 1e-300)
@@ -150,7 +153,8 @@ def _checked_gain(result, worst, classes, column):
     return j, rows
 
 def _worst(result, j, share):
-    order = np.argsort(result.values[:, j], kind='stable')[:int(np.isfinite(result.values[:, j]).sum())] # NaN last
+    v = goodness(result.better)*result.values[:, j]
+    order = np.argsort(v, kind='stable')[:int(np.isfinite(v).sum())] # NaN last
     return order[:max(1, round(share*len(order)))]
 
 def _numbers(result, classes):

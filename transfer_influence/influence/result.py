@@ -29,6 +29,7 @@ from .lookup import Lookup, Named, Numbered, Ranked, position
 # %% ../../nbs/50_influence/05_result.ipynb #27ac8e40
 SIGN = 'positive: including the class raises the output on the target; negative: it lowers it; '
 ZEROS = dict(average='both relative to the average class', absent='both relative to leaving the class out',
+             data='both in place of as much other data',
              drawn="both partly relative to the average class, partly to leaving the class out, because sizes vary; "
                    "zero='average' or 'absent' decides") # what 0 means
 

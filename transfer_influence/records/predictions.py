@@ -27,7 +27,9 @@ from ..basics.named_axes import by_columns, by_rows, counted, given, in_order, t
 from ..basics.direction import check_better, direction as known_direction
 from ..basics.display import Shown
 from ..basics.places import file_to_read
-from ..design.masks import group_names, shared_subsets
+from ..design.units import as_sizes
+from ..design.masks import group_names
+from ..design.company import tell_company, tell_followers
 
 # %% ../../nbs/40_records/00_predictions.ipynb #a0879813
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,7 @@ class Predictions(Shown):
     target:str = 'target'      # name of the target set
     left_out:int = 0           # models that were left out because their outputs were not finite
     better:dict = field(default_factory=dict) # {output: 'higher' or 'lower'}, where the user said what is better
+    sizes:np.ndarray = None    # (K,) how much data each source class has, where known
 
     @property
     def n_models(self): return len(self.masks)
@@ -145,20 +148,6 @@ def _note_copies(masks, y, sample):
                              'models of their own and make errors too small; leave them out')
 
 # %% ../../nbs/40_records/00_predictions.ipynb #7e618888
-def _note_company(masks, names):
-    "Classes that were always in together, or never, cannot be told apart; models of one subset are one observation."
-    m, K = masks.shape
-    share = masks.mean(); chance = K*(K - 1)*(share**2 + (1 - share)**2)**m # pairs of columns that agree by chance
-    if K > 2 and chance < .01:
-        first = masks[0] # turned so that a column and its opposite look alike
-        of = np.unique(np.packbits(masks ^ first, axis=0), axis=1, return_inverse=True)[1].reshape(-1)
-        together = [np.flatnonzero(of == c) for c in np.flatnonzero(np.bincount(of) > 1)]
-        told = [', '.join(names[k] for k in g[:3]) for g in together if 0 < masks[:, g[0]].sum() < m]
-        if told: warnings.warn(f'{len(told)} groups of classes were always together, or never ({told[0]}): their '
-                               'influences cannot be told apart; draw them one by one, or as one unit (by_group)')
-    if (of := shared_subsets(masks)) is not None: warnings.warn(f'{m} models share {of.max() + 1} subsets: the models '
-                                                   'of a subset are averaged, and errors count subsets')
-
 def _note_odd_model(sample):
     "A single model that went wrong decides all means."
     if not sample.size: return
@@ -168,21 +157,10 @@ def _note_odd_model(sample):
                                                        'as models usually are; leave it out if it failed')
 
 # %% ../../nbs/40_records/00_predictions.ipynb #70faa81d
-def _note_followers(masks, names):
-    "Classes that mostly come together, though not always."
-    m, K = masks.shape
-    if m < 50 or not 2 < K <= 1000: return
-    z = (masks - masks.mean(0)).astype(np.float32); z /= np.maximum(np.sqrt((z**2).sum(0)), 1e-9)
-    r = np.triu(z.T @ z, 1); r[r > .999] = 0
-    i, j = np.unravel_index(r.argmax(), r.shape)
-    if r[i, j] > max(.4, 6/m**.5): warnings.warn(f"'{names[i]}' and '{names[j]}' are mostly in the same models "
-        f"(correlation {r[i, j]:.2f}): a difference in means gives each a part of the other's effect; method='ridge' "
-        'tells them apart')
-
 def _notes(masks, outputs, samples, names):
     k = next(iter(outputs)); sample = samples[k].astype(outputs[k].dtype, copy=False)
     _note_copies(masks, outputs[k], sample); _note_odd_model(sample)
-    for note in (_note_company, _note_followers): note(masks, names)
+    for note in (tell_company, tell_followers): note(masks, names)
     _note_alike(names)
 
 def _note_alike(names):
@@ -192,9 +170,10 @@ def _note_alike(names):
 # %% ../../nbs/40_records/00_predictions.ipynb #d76e6f7c
 def about_outputs(allow_partial:bool=False, # leave out models with NaN or infinite outputs, and count them
                   better=None,             # 'lower' for losses and errors, or 'higher'; or {output: one of them}
+                  sizes=None,              # (K,) how much data each source class has, or {name: size}
                  ) -> tuple:
-    "The last two options of `from_arrays`."
-    return allow_partial, better
+    "The last options of `from_arrays`."
+    return allow_partial, better, sizes
 
 # %% ../../nbs/40_records/00_predictions.ipynb #84db935e
 @delegates(about_outputs)
@@ -205,23 +184,23 @@ def from_arrays(masks,                   # (m, K) bool or 0/1 integers
                 target_class_names=None, # names of the target's classes
                 split=None,              # (n,) 'select' or 'report'
                 target:str='target',     # name of the target set
-                **kwargs,                # of `about_outputs`: allow_partial, better
+                **kwargs,                # of `about_outputs`: allow_partial, better, sizes
                ) -> Predictions:
     """Predictions from arrays of one's own; outputs that are float32 already are taken as they are, not copied.
     Raises `InputError` for shapes that do not fit, NaN, and masks that are not 0/1."""
-    allow_partial, better = about_outputs(**kwargs)
-    z, ys, images = _named(masks, outputs); _turned(z.values, ys)
-    (masks, names), target = _masks(z, class_names), text_of(target, 'names of targets')
+    allow_partial, better, sizes = about_outputs(**kwargs)
+    z, ys, images = _named(masks, outputs); _turned(z.values, ys); target = text_of(target, 'names of targets')
+    masks, names = _masks(z, class_names)
     found = {text_of(k, 'names of outputs'): _output(k, y, len(masks)) for k, y in ys.items()}
     outputs, seen = ({k: v[i] for k, v in found.items()} for i in (0, 1))
     masks, outputs, keep = _finite(masks, outputs, seen, allow_partial)
     _notes(masks, outputs, {k: s.sample[keep] for k, s in seen.items()}, names)
     n = {x.shape[1] for x in outputs.values()}
     need(len(n) == 1 and min(n) > 0, f'all outputs must be on the same images; they have {sorted(n)} columns')
-    labels, split = (in_order(x, images, what, 'the columns of the outputs')
-                     for x, what in ((labels, 'labels'), (split, 'split')))
-    images = _columns(n.pop(), labels, target_class_names, split)
-    return Predictions(masks, outputs, names, *images, target, int((~keep).sum()), _better(better, outputs))
+    said = ('labels', labels), ('split', split)
+    labels, split = (in_order(x, images, what, 'the columns of the outputs') for what, x in said)
+    return Predictions(masks, outputs, names, *_columns(n.pop(), labels, target_class_names, split), target,
+                       int((~keep).sum()), _better(better, outputs), _sizes(sizes, names))
 
 # %% ../../nbs/40_records/00_predictions.ipynb #8a9aab4d
 def _columns(n, labels, names, split):
@@ -238,6 +217,8 @@ def _columns(n, labels, names, split):
     need(split.shape == (n,) and not odd, f"split must say 'select' or 'report' of each of the {n} images" +
          (f', not {min(odd)!r:.20}' if odd else ''))
     return labels, names, split
+
+def _sizes(sizes, names): return None if sizes is None else as_sizes(sizes, names)
 
 def _better(better, outputs): # {output: higher or lower}
     if better is None: return {}
@@ -256,7 +237,8 @@ def by_group(p:Predictions,
     for g, c in zip(names, columns):
         need((p.masks[:, c] == p.masks[:, c[:1]]).all(), f"some models saw only a part of the group '{g}'; draw masks "
              'with sample_groups, or estimate single classes and add them up')
-    return replace(p, masks=np.stack([p.masks[:, c[0]] for c in columns], 1), class_names=tuple(names))
+    sizes = None if p.sizes is None else np.array([p.sizes[c].sum() for c in columns])
+    return replace(p, masks=np.stack([p.masks[:, c[0]] for c in columns], 1), class_names=tuple(names), sizes=sizes)
 
 # %% ../../nbs/40_records/00_predictions.ipynb #eb666d33
 def save_predictions(p:Predictions, path) -> None:
@@ -264,7 +246,8 @@ def save_predictions(p:Predictions, path) -> None:
     outputs = {f'output_{k}': x for k, x in p.outputs.items()}
     write_npz(path, dict(masks=p.masks, class_names=p.class_names, labels=p.labels, split=p.split, target=p.target,
                          target_class_names=p.target_class_names, **outputs)
-              | ({'better': [f'{k}: {b}' for k, b in p.better.items()]} if p.better else {}))
+              | ({'better': [f'{k}: {b}' for k, b in p.better.items()]} if p.better else {})
+              | ({} if p.sizes is None else dict(sizes=p.sizes)))
 
 # %% ../../nbs/40_records/00_predictions.ipynb #736b114a
 def _arrays_of(path):

@@ -227,7 +227,8 @@ def read_predictions(store:Store,
     names = _unit_names(head, store, masks.shape[1])
     with warnings.catch_warnings(): # classes of a group come together because they should
         if head.get('groups'): warnings.filterwarnings('ignore', '.* always together')
-        p = from_arrays(masks, outputs, names, label, about['class_names'], part, target, better=about.get('better'))
+        p = from_arrays(masks, outputs, names, label, about['class_names'], part, target, better=about.get('better'),
+                        sizes=head.get('sizes'))
     return by_group(p, head['groups']) if head.get('groups') else p
 
 # %% ../../nbs/40_records/03_read_run.ipynb #cc76967a

@@ -20,6 +20,7 @@ from ..basics.direction import check_better
 from ..basics.named_axes import by_columns, given
 from ..basics.recipe import OUTPUTS, DesignSpec, RunSpec
 from ..images.image_set import ImageSet
+from ..design.units import SourceUnits, as_sizes
 from ..design.masks import int_seed
 
 # %% ../../nbs/30_training/10_own_training.ipynb #951b2f69
@@ -31,9 +32,16 @@ class Subset:
     class_names:tuple          # all K names
     images:np.ndarray = None   # those of the classes in the subset, where the source is an image set
     labels:np.ndarray = None   # theirs, numbered among all K classes
+    sizes:np.ndarray = None    # (K,) how much data each has, where the user said so
 
     @property
     def names(self): return tuple(n for n, m in zip(self.class_names, self.mask) if m)
+
+    def shares(self, power:float=1.) -> np.ndarray: # (K,) add up to 1; 0 outside the subset
+        "How often to draw from each: in proportion to its size to this power; 1: as much as it has, 0: all alike."
+        need(self.sizes is not None or not power, 'shares by size need SourceUnits(names, sizes); power=0 needs none')
+        w = self.mask*(1. if self.sizes is None else self.sizes**power)
+        return w/w.sum()
 
 # %% ../../nbs/30_training/10_own_training.ipynb #a854f4b2
 def _labelled(labels, names):
@@ -106,35 +114,38 @@ def check_same_classes(names, source) -> None:
     raise InputError(f"class_names and the source have {how}: number {k} is '{here}' here and '{there}' there; give "
                      'class_names=source.class_names')
 
-# %% ../../nbs/30_training/10_own_training.ipynb #b96e861a
+# %% ../../nbs/30_training/10_own_training.ipynb #bdfbf9aa
 @dataclass(frozen=True, eq=False)
 class OwnTraining:
     "An experiment with your own training; `Fleet` takes it in place of a recipe."
     train_fn:object              # (subset, seed, device) → model
     evaluate_fn:object           # (model) → scores, or {target: scores}
-    class_names:tuple            # K source classes
+    class_names:tuple            # K source classes, or `SourceUnits` with their sizes
     targets:dict                 # {name: OwnTarget}
     source:ImageSet = None       # its images, where they are an image set
     design:DesignSpec = field(default_factory=DesignSpec)
     run:RunSpec = field(default_factory=RunSpec)
     version:str = ''             # of your functions: change it when they change, and an old run is not continued
-    origin:object = None         # of which file it was read; `load_training` says so
+    sizes:np.ndarray = None      # (K,) how much data each has; empty: those of `SourceUnits`
 
     def __post_init__(self):
         need(callable(self.train_fn) and callable(self.evaluate_fn), 'train_fn and evaluate_fn must be functions')
         need(self.targets, 'give at least one target: {name: OwnTarget(labels, class_names)}')
         for t in self.targets: check_target_name(t)
-        object.__setattr__(self, 'class_names', as_names(self.class_names))
+        units = self.class_names if isinstance(self.class_names, SourceUnits) else SourceUnits(self.class_names)
+        object.__setattr__(self, 'class_names', units.names)
+        sizes = units.sizes if self.sizes is None else as_sizes(self.sizes, units.names)
+        object.__setattr__(self, 'sizes', sizes)
         check_same_classes(self.class_names, self.source)
 
 # %% ../../nbs/30_training/10_own_training.ipynb #aad0a390
 def make_subset(own:OwnTraining, mask:np.ndarray, i:int) -> Subset:
     "What model `i` may see."
-    if own.source is None: return Subset(i, mask, own.class_names)
+    if own.source is None: return Subset(i, mask, own.class_names, sizes=own.sizes)
     seen = mask if own.design.units == 'examples' else mask[own.source.labels]
     labels = own.source.labels[seen]
     present = np.isin(np.arange(len(own.class_names)), labels) if own.design.units == 'examples' else mask
-    return Subset(i, present, own.class_names, own.source.images[seen], labels)
+    return Subset(i, present, own.class_names, own.source.images[seen], labels, own.sizes)
 
 # %% ../../nbs/30_training/10_own_training.ipynb #0db085a2
 def _record(name, target, scores):
