@@ -77,9 +77,11 @@ def check_seen(fleet) -> None:
 
 def seen_rule(fleet, stop, after:int=10):
     "`check_seen` after some models, within another stop rule."
+    from warnings import catch_warnings, simplefilter
     if not hasattr(fleet.recipe, 'train_fn'): return stop
     def rule(done):
-        if done == after: check_seen(fleet)
+        if done == after:
+            with catch_warnings(): simplefilter('ignore'); check_seen(fleet) # what is missing is told at the end
         return stop is not None and stop(done)
     return rule
 

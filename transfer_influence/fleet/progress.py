@@ -20,6 +20,7 @@ import uuid
 from fastcore.basics import patch
 
 # %% ../../nbs/45_fleet/03_progress.ipynb #a4a55842
+from ..training.own_calls import without_numbers
 from ..records.store import Store, StoreError, committed, numbers_in, open_run
 from ..records.read_run import run_header
 
@@ -118,7 +119,7 @@ def alike(failed:dict, # {model: its error in one line}
          ) -> list:    # of lists of models; errors that differ in numbers only are alike
     "Models that failed alike, together."
     groups = {}
-    for i, line in failed.items(): groups.setdefault(re.sub(r'\d+', '', line), []).append(i)
+    for i, line in failed.items(): groups.setdefault(without_numbers(line), []).append(i)
     return list(groups.values())
 
 def failure_lines(failed:dict, most:int=5) -> list: # of text

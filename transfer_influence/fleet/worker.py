@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import CodeType
 import multiprocessing
 import os
 import sys
@@ -120,20 +122,30 @@ class Packed:
         need(sha256(raw).hexdigest() == self.sha256, f'{self.path} was changed; give the same command again')
         return raw
 
+# %% ../../nbs/45_fleet/05_worker.ipynb #f83fab56
 def _why_not(f):
     "Why an object cannot be packed; empty if it can."
     import cloudpickle
     try: cloudpickle.dumps(f); return ''
     except Exception as e: return f'{type(e).__name__}: {e}'.splitlines()[0] # whatever the user's objects raise
 
+def _dumps(own) -> bytes:
+    "By cloudpickle, with the names of files, which it leaves out: errors say where they arose."
+    import cloudpickle
+    class Pickler(cloudpickle.Pickler):
+        def reducer_override(self, obj):
+            if not isinstance(obj, CodeType): return super().reducer_override(obj)
+            make, parts = self.dispatch_table[CodeType](obj)
+            return make, tuple(obj.co_filename if x == '<dynamic-code>' else x for x in parts)
+    data = BytesIO(); Pickler(data).dump(own)
+    return data.getvalue()
+
 def pack(own) -> bytes:
     "An `OwnTraining` as workers get it. Raises `InputError` for locks, connections and the like, and says where."
-    import cloudpickle
-    why = {n: _why_not(getattr(own, n)) for n in ('train_fn', 'evaluate_fn')}
-    for name, reason in why.items():
-        need(not reason, f'{name} holds what cannot be sent to workers ({reason}): make locks, open files and '
+    for name in ('train_fn', 'evaluate_fn'):
+        need(not (reason := _why_not(getattr(own, name))), f'{name} holds what cannot be sent to workers ({reason}): make locks, open files and '
              "connections inside it, or train in this process with engine='here' (--engine here)")
-    return cloudpickle.dumps(own)
+    return _dumps(own)
 
 # %% ../../nbs/45_fleet/05_worker.ipynb #2bd49fb6
 @contextmanager
@@ -194,7 +206,7 @@ def _heard(task, i):
     if task.shown is None: yield; return
     turn_output(show := i == task.shown)
     with listening(show) as heard: yield
-    if heard.printed: _tell(f'what train_fn and evaluate_fn print is shown of model {i} only')
+    if show and heard.printed: _tell(f'what train_fn and evaluate_fn print is shown of model {i} only')
     for key, line in heard.warned.items():
         if _first_warning(task.root, key, i, line): _tell(f'model {i}: {line}; later ones like it are not repeated')
 
