@@ -137,14 +137,14 @@ def _dumps(own) -> bytes:
             if not isinstance(obj, CodeType): return super().reducer_override(obj)
             make, parts = self.dispatch_table[CodeType](obj)
             return make, tuple(obj.co_filename if x == '<dynamic-code>' else x for x in parts)
-    data = BytesIO(); Pickler(data).dump(own)
-    return data.getvalue()
+    data = BytesIO(); Pickler(data).dump(own); return data.getvalue()
 
 def pack(own) -> bytes:
     "An `OwnTraining` as workers get it. Raises `InputError` for locks, connections and the like, and says where."
     for name in ('train_fn', 'evaluate_fn'):
-        need(not (reason := _why_not(getattr(own, name))), f'{name} holds what cannot be sent to workers ({reason}): make locks, open files and '
-             "connections inside it, or train in this process with engine='here' (--engine here)")
+        why = _why_not(getattr(own, name))
+        need(not why, f'{name} holds what cannot be sent to workers ({why}): make locks, open files and connections '
+             "inside it, or train in this process with engine='here' (--engine here)")
     return _dumps(own)
 
 # %% ../../nbs/45_fleet/05_worker.ipynb #2bd49fb6
