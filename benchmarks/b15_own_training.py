@@ -22,7 +22,7 @@ def train(subset, seed, device):
     start = time.process_time()
     while time.process_time() - start < {seconds}: pass
     return subset.mask
-def evaluate(model): return model.sum() + np.arange(1000.)*model[0]
+def evaluate(model): return model@np.arange(8.)**2 + np.arange(1000.)
 training = ti.OwnTraining(train, evaluate, list('ABCDEFGH'), dict(task=ti.OwnTarget(1000)), run=ti.RunSpec(models={models}))
 '''
 
