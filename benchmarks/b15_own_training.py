@@ -5,7 +5,6 @@ from common import check, np, time # first: it sets the number of threads
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-import json
 import os
 import subprocess
 import sys
@@ -32,9 +31,12 @@ def burn(seconds):
     while time.process_time() - start < seconds: pass
     return began, time.time()
 
+def process(_):
+    time.sleep(.05); return os.getpid()
+
 def plain(models, seconds) -> float: # seconds from the first begin to the last end
     with get_context('spawn').Pool(WORKERS) as pool:
-        pool.map(burn, [.01]*WORKERS, chunksize=1) # processes are there
+        while len(set(pool.map(process, range(WORKERS), chunksize=1))) < WORKERS: pass # until all processes are there
         ended = pool.map(burn, [seconds]*models, chunksize=1)
     return max(e for _, e in ended) - min(b for b, _ in ended)
 
