@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from transfer_influence.fleet.fleet import versions
+from transfer_influence.fleet.progress import versions
 from transfer_influence.images.image_set import glyphs
 from transfer_influence.training.nets import build_net, prepare
 from transfer_influence.training.schedule import TrainingPlan, triangular_learning_rates

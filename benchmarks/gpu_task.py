@@ -9,7 +9,7 @@ import platform
 import subprocess
 
 import transfer_influence as ti
-from transfer_influence.fleet.fleet import versions
+from transfer_influence.fleet.progress import versions
 from transfer_influence.images.folders import load_images
 from transfer_influence.training.batched_loop import Batched, stacked
 from transfer_influence.training.batched_transfer import stack_features, transfer_stack

@@ -8,6 +8,9 @@ __all__ = ['numbers', 'curve_orders', 'say_plan', 'keep_list', 'curve_points', '
            'budget_curve_of', 'budget', 'asked_curve', 'ti_curve']
 
 # %% ../../nbs/80_cli/05_curve.ipynb #27cad18c
+from contextlib import redirect_stdout
+import sys
+
 from fastcore.meta import delegates
 from fastcore.script import call_parse
 
@@ -73,7 +76,7 @@ def make_curve(run, orders, points, how, options, csv, save_keep):
     from transfer_influence.analysis.removal import removal_curve
     from transfer_influence.analysis.prune import prune_classes
     from transfer_influence.show.report import make_report
-    curve = removal_curve(run, orders, **points, **how, **options)
+    with redirect_stdout(sys.stderr): curve = removal_curve(run, orders, **points, **how, **options)
     print(curve, *table_lines(curve), sep='\n')
     if csv: save_rows(curve_rows(curve), csv)
     if save_keep: keep_list(prune_classes(run, target=points['target']), save_keep)

@@ -15,12 +15,13 @@ from fastcore.script import call_parse
 from .session import end_session, friendly, print_file, run_fleet
 
 # %% ../../nbs/80_cli/01_train.ipynb #58e23d90
-def expected_cost(recipe, out, workers, gpus, at_once):
+def expected_cost(recipe, out, workers, gpus, at_once, engine='local'):
     "What a run will take, on this machine: of whole models, or of single steps where models are large."
     from transfer_influence.fleet.cost import probe, estimate, is_large
     from transfer_influence.basics.recipe import Recipe
     rough = estimate(recipe, workers, gpus) if isinstance(recipe, Recipe) else None
-    return rough if rough and is_large(recipe, rough) else probe(recipe, out, workers, gpus, at_once)
+    return rough if rough and is_large(recipe, rough) else probe(recipe, out, workers, gpus, at_once,
+                                                                        engine)
 
 # %% ../../nbs/80_cli/01_train.ipynb #01511bff
 def changed_recipe(recipe:str, models:int, skip_bad:bool, keep_weights:bool=False, **places):
@@ -87,7 +88,8 @@ def run_own(o:dict) -> None:
     need(not wrong, f"{' and '.join(wrong)}: for recipes only; what your own training reads and keeps is in your file")
     name, out, at_once, until = (o.pop(k) for k in ('recipe', 'out', 'at_once', 'until_reliability'))
     own, at_once = own_training(name, o.pop('models')), count_at_once(at_once)
-    if o.pop('dry_run'): print(expected_cost(own, out, o['workers'], o['gpus'], at_once)); return
+    engine = 'here' if o['engine'] == 'here' else 'local' # a cluster's own workers are not asked
+    if o.pop('dry_run'): print(expected_cost(own, out, o['workers'], o['gpus'], at_once, engine)); return
     need(out, 'say where the run goes: --out FOLDER')
     remember_training(out, name)
     try: run_fleet(own, out, 'ti-run', at_once, until, **o)

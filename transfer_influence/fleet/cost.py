@@ -101,14 +101,16 @@ def probe(recipe:Recipe,
           out=None,          # the run folder, if some of its models are trained already
           workers:int=None, gpus:int=None,
           at_once:int=0,     # models of one program; 0: as many as fit
+          engine:str='local', # or here: in this process
          ) -> Cost:
     "What a run will take, by training two models (on a GPU, two blocks of them) in each worker."
     missing, start = Fleet(recipe, out).missing() if out else range(recipe.run.models), time.time()
     module = 'transfer_influence.training.pipeline'
-    with TemporaryDirectory() as d, open_engine('local', workers, None, gpus, 2, module) as pool:
+    with TemporaryDirectory() as d, open_engine(engine, workers, None, gpus, 2, module) as pool:
         store = begin_run(recipe, Path(d)/'probe')
         task = task_of(recipe, store, at_once, recipe.run.keep_weights)
-        task = compiled_if_many(task, len(missing), pool.workers)
+        shown = 0 if task.own and pool.name == 'local' else None
+        task = replace(compiled_if_many(task, len(missing), pool.workers), shown=shown)
         size = max(1, min(block_of(task, pool.on_gpu), recipe.run.models//(2*pool.workers)))
         _need_models(recipe, 2*size*pool.workers)
         with sent(task, pool.name) as ready: first, again = _two_rounds(pool, ready, size)
@@ -119,7 +121,7 @@ def probe(recipe:Recipe,
         together = read_commit(store, committed(store)[0]).get('at_once', 1)
     started = max(0., time.time() - start - 2*sum(seconds)/pool.workers)
     return Cost(len(missing), pool.workers, sum(seconds)/len(seconds), started, disk, max(m for _, m in first + again),
-                'cuda' if pool.on_gpu else 'cpu', at_once=together, why=pool.why)
+                'cuda' if pool.on_gpu else 'cpu', at_once=together, why=getattr(pool, 'why', ''))
 
 # %% ../../nbs/45_fleet/07_cost.ipynb #8fd1d3fe
 def seconds_of_all(store:Store) -> float:

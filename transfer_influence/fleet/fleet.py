@@ -4,19 +4,13 @@
 
 # %% auto #0
 __all__ = ['ALIKE', 'COMPILED_FROM', 'Report', 'Fleet', 'open_fleet', 'task_of', 'stop_if_alike', 'compiled_if_many', 'train_all',
-           'versions', 'record_session', 'disk_megabytes', 'add_target', 'train_todo']
+           'disk_megabytes', 'add_target', 'train_todo']
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #5cb653e4
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from traceback import format_exception
-import os
-import platform
-import re
-import sys
 import time
-import uuid
 
 from fastcore.basics import patch
 
@@ -27,6 +21,7 @@ from ..basics.recipe import TargetSpec, from_dict
 from ..images.image_set import ImageSet
 from ..images.sources import load_target
 from ..training.own_training import OwnTraining, check_target_name
+from ..training.own_calls import error_place, line_of
 from ..records.predictions import Predictions
 from ..records.store import (
     Store, committed, is_run, numbers_in, open_run, write_images)
@@ -36,7 +31,7 @@ from ..records.read_run import (
 from .engine import WorkerDied, run_tasks, shard_of
 from .ray_engine import open_engine
 from .begin import begin_run, mend_arrays, target_columns, target_head
-from .progress import Progress
+from .progress import Progress, alike, record_session
 from .child_runs import images_of, requested
 from .worker import Task, block_of, check_starts, forget, sent, work
 
@@ -85,11 +80,13 @@ class Fleet:
         return read_predictions(open_run(self.out), target, self.recipe.run.models)
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #6d83f737
-def open_fleet(out) -> Fleet:
-    "The fleet of a run that was made from a recipe, with as many models as it has been extended to."
+def open_fleet(out,
+               own:OwnTraining=None, # for a run with training of one's own
+              ) -> Fleet:
+    "The fleet of a run, with as many models as it has been extended to."
     store = open_run(out); head = store.get('fleet.json')
-    need('recipe' in head, f'{out} was made with training of its own; make its Fleet from the same OwnTraining')
-    recipe, m = from_dict(head['recipe']), store.group('r')['subset'].shape[0]
+    need('recipe' in head or own, f'{out} was made with training of its own; make its Fleet from the same OwnTraining')
+    recipe, m = own or from_dict(head['recipe']), store.group('r')['subset'].shape[0]
     return Fleet(replace(recipe, run=replace(recipe.run, models=max(m, 2))), out)
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #9f9a18bd
@@ -110,31 +107,29 @@ def _task(fleet, store, session):
 # %% ../../nbs/45_fleet/06_fleet.ipynb #6f4f6dac
 def _blocks(models, size): return [tuple(models[k:k + size]) for k in range(0, len(models), size)]
 
-def _line_of(error): return f'{type(error).__name__}: {error}'.splitlines()[0]
-
 def _results(block, result, error):
     "What became of each model of a block: (number, seconds, error in one line or '')."
     if isinstance(error, (UserError, ImportError)): raise error # it would meet every model
-    return [(i, 0., _line_of(error)) for i in block] if error else result
+    if not error: return result
+    line = line_of(error) if isinstance(error, WorkerDied) else f'{line_of(error)} ({error_place(error)})'
+    return [(i, 0., line) for i in block]
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #5598bed6
 ALIKE = 3 # failures with one and the same error end a session that has trained nothing
 
-def _place(error):
-    "Where an error arose, also in a worker: the last line of the user's own code, or else of a library."
-    told = getattr(error.__cause__, 'tb', '') or ''.join(format_exception(error))
-    frames = re.findall(r'File "([^"\n]+)", line (\d+), in (\S+)', told)
-    own = [f for f in frames if not re.search(r'site-packages|[\\/]lib[\\/]python3|transfer_influence[\\/]', f[0])]
-    return '{0}, line {1}, in {2}'.format(*(own or frames or [('unknown', 0, 'unknown')])[-1])
-
 def stop_if_alike(failed:dict, # {model: its error in one line}
-                  error,       # the latest of them
+                  own:bool,    # do the user's functions train?
                  ) -> None:
-    "Raises `UserError` where so many models failed with the same error that all others would."
-    lines = {re.sub(r'\d+', '', line) for line in failed.values()}
-    if len(failed) < ALIKE or len(lines) > 1 or isinstance(error, (FloatingPointError, WorkerDied)): return
-    raise UserError(f'the first {len(failed)} models failed alike: {_line_of(error)} ({_place(error)}); mend it '
-                    'and give the same command again')
+    """Raises `UserError` where so many models failed with the same error that all others would, and `InputError` where
+    the user's functions give what cannot be recorded."""
+    i, line = next(reversed(failed.items()))
+    need(not (own and line.startswith('InputError: ')), f"model {i}: {line.removeprefix('InputError: ')}")
+    by_chance = line.startswith(('FloatingPointError', 'WorkerDied'))
+    if by_chance and not own or len(alike(failed)) > 1: return
+    if len(failed) < (5*ALIKE if line.startswith('Floating') else ALIKE): return
+    hint = '; does train_fn end the process, or need more memory than there is?' if 'WorkerDied' in line else ''
+    raise UserError(f'the first {len(failed)} models failed alike: {line}{hint}; mend it and give the same command '
+                    'again')
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #bd2c758b
 COMPILED_FROM = 300 # models of a worker, each of some 300 steps
@@ -158,6 +153,7 @@ def train_all(store:Store, pool, task:Task, todo:list, progress:Progress, stop=N
     "Give all of `todo` to the workers of an engine, record failures, show progress."
     if pool.name == 'here': forget() # what this process knows of a folder may be another run's by now
     task = compiled_if_many(task, _equivalents(store, todo), pool.workers)
+    if task.own and todo and pool.name != 'here': task = replace(task, shown=todo[0])
     with sent(task, pool.name) as task: return _train_all(store, pool, task, todo, progress, stop)
 
 def _train_all(store, pool, task, todo, progress, stop):
@@ -169,7 +165,7 @@ def _train_all(store, pool, task, todo, progress, stop):
                 if why: failed[i] = _record_failure(store, i, why, task)
                 else: trained += seconds > 0
                 progress.step(ok=not why)
-            if error and not trained: stop_if_alike(failed, error)
+            if failed and not trained: stop_if_alike(failed, task.own is not None)
             if stop is not None and stop(progress.done): return failed, trained
     return failed, trained
 
@@ -177,26 +173,6 @@ def _record_failure(store, i, line, task):
     store.put(f'failures/{i:06d}.json', dict(model=i, error=line, target=task.added, session=task.session,
                                              time=time.time()), create=False)
     return line
-
-# %% ../../nbs/45_fleet/06_fleet.ipynb #9f62858f
-def versions() -> dict:
-    "Versions of what decides the numbers; our own also in a folder of sources that nobody installed."
-    from importlib.metadata import PackageNotFoundError, version
-    from transfer_influence import __version__
-    def of(package):
-        try: return version(package)
-        except PackageNotFoundError: return 'not installed'
-    found = dict(transfer_influence=__version__) | {p: of(p) for p in ('torch', 'fastai', 'numpy')}
-    return found | dict(python=platform.python_version())
-
-def record_session(store:Store, pool, todo:int) -> dict:
-    "Write down who begins to work, on what."
-    name = time.strftime('%Y%m%d-%H%M%S-') + uuid.uuid4().hex[:6]
-    record = dict(id=name, started=time.time(), engine=pool.name, workers=pool.workers, todo=todo, cores=os.cpu_count(),
-                  machine=platform.machine(), host=platform.node(), device='cuda' if pool.on_gpu else 'cpu',
-                  command=Path(sys.argv[0]).name, versions=versions())
-    store.put(f"runs/{name}.json", record)
-    return record
 
 # %% ../../nbs/45_fleet/06_fleet.ipynb #73d4bb30
 @patch

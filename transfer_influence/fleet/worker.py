@@ -12,16 +12,20 @@ from dataclasses import dataclass, replace
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import CodeType
 import multiprocessing
 import os
+import sys
 import time
 import warnings
 
 # %% ../../nbs/45_fleet/05_worker.ipynb #a633247d
-from ..basics.errors import UserError, need
+from ..basics.errors import InputError, UserError, need
 from ..basics.recipe import TargetSpec, from_dict
+from ..training.own_calls import line_of, listening, own_line, turn_output
 from ..records.store import (
     Store, commit_path, read_images, read_weights, row_crc, write_model, write_weights)
 from ..records.read_run import run_header
@@ -40,6 +44,7 @@ class Task:
     device:str = None  # empty: the GPU if the worker sees one, else the processor
     loop:str = ''      # the recipe's, where it can train many models at once
     compiled:bool = True # on a GPU: there are so many models that compiling pays
+    shown:int = None   # the model of the user's training whose prints are shown; empty: of all, where they go
 
 def block_of(task:Task, on_gpu:bool,
              each:int=0, # models that a worker will train in all, if known
@@ -48,7 +53,7 @@ def block_of(task:Task, on_gpu:bool,
     if task.loop == 'batched' or task.loop == 'resident' and on_gpu:
         group = task.at_once or (64 if on_gpu else 4)
         return group*min(8, max(2, each//(8*group))) if on_gpu else group
-    return task.at_once or 4 if on_gpu else 1
+    return (task.at_once if on_gpu or task.own else 1) or (4 if on_gpu else 1)
 
 # %% ../../nbs/45_fleet/05_worker.ipynb #c515bc28
 @lru_cache(maxsize=4)
@@ -117,20 +122,30 @@ class Packed:
         need(sha256(raw).hexdigest() == self.sha256, f'{self.path} was changed; give the same command again')
         return raw
 
+# %% ../../nbs/45_fleet/05_worker.ipynb #f83fab56
 def _why_not(f):
     "Why an object cannot be packed; empty if it can."
     import cloudpickle
     try: cloudpickle.dumps(f); return ''
     except Exception as e: return f'{type(e).__name__}: {e}'.splitlines()[0] # whatever the user's objects raise
 
+def _dumps(own) -> bytes:
+    "By cloudpickle, with the names of files, which it leaves out: errors say where they arose."
+    import cloudpickle
+    class Pickler(cloudpickle.Pickler):
+        def reducer_override(self, obj):
+            if not isinstance(obj, CodeType): return super().reducer_override(obj)
+            make, parts = self.dispatch_table[CodeType](obj)
+            return make, tuple(obj.co_filename if x == '<dynamic-code>' else x for x in parts)
+    data = BytesIO(); Pickler(data).dump(own); return data.getvalue()
+
 def pack(own) -> bytes:
     "An `OwnTraining` as workers get it. Raises `InputError` for locks, connections and the like, and says where."
-    import cloudpickle
-    why = {n: _why_not(getattr(own, n)) for n in ('train_fn', 'evaluate_fn')}
-    for name, reason in why.items():
-        need(not reason, f'{name} holds what cannot be sent to workers ({reason}): make locks, open files and '
-             "connections inside it, or train in this process with engine='here'")
-    return cloudpickle.dumps(own)
+    for name in ('train_fn', 'evaluate_fn'):
+        why = _why_not(getattr(own, name))
+        need(not why, f'{name} holds what cannot be sent to workers ({why}): make locks, open files and connections '
+             "inside it, or train in this process with engine='here' (--engine here)")
+    return _dumps(own)
 
 # %% ../../nbs/45_fleet/05_worker.ipynb #2bd49fb6
 @contextmanager
@@ -164,19 +179,47 @@ def check_starts(engine:str) -> None:
 def _own(packed, root):
     from transfer_influence.training.own_training import OwnTraining
     import cloudpickle
-    own = packed if isinstance(packed, OwnTraining) else cloudpickle.loads(packed.read() if isinstance(packed, Packed)
-                                                                           else packed) # made by this very session
+    raw = packed.read() if isinstance(packed, Packed) else packed
+    try: own = raw if isinstance(raw, OwnTraining) else cloudpickle.loads(raw) # made by this very session
+    except Exception as e: # whatever the modules of the user's functions raise
+        raise UserError(f'a worker cannot unpack train_fn and evaluate_fn ({line_of(e)}); what they import must be '
+                        "installed where the workers are, or lie beside the training's file") from None
     return own if own.source is not None else replace(own, source=read_images(images_of(_store(root)), 'source'))
 
 def _by_own(task, models):
     from transfer_influence.training.own_training import train_own
     own, device = _own(task.own, task.root), _device(task)
     for i in models:
-        try:
-            with _folder_kept():
-                rows = train_own(own, _mask(task.root, i), i, device, _seed_and_steps(task.root, i)[0])
-            yield i, rows, dict(loop='own', device=device), None, None
-        except FloatingPointError as e: yield i, None, None, None, e
+        mask, number = _mask(task.root, i), _seed_and_steps(task.root, i)[0]
+        with _heard(task, i):
+            try:
+                with _folder_kept(), on_this_card(): rows, error = train_own(own, mask, i, device, number), None
+            except (Exception, SystemExit) as e: # whatever the user's functions raise is of this model
+                if isinstance(e, UserError) and not isinstance(e, InputError): raise
+                rows, error = None, e
+        yield i, rows, dict(loop='own', device=device), None, error
+
+# %% ../../nbs/45_fleet/05_worker.ipynb #64bb7bc1
+@contextmanager
+def _heard(task, i):
+    "What the user's functions print is shown of one model; a warning once a run."
+    if task.shown is None: yield; return
+    turn_output(show := i == task.shown)
+    with listening(show) as heard: yield
+    if show and heard.printed: _tell(f'what train_fn and evaluate_fn print is shown of model {i} only')
+    for key, line in heard.warned.items():
+        if _first_warning(task.root, key, i, line): _tell(f'model {i}: {line}; later ones like it are not repeated')
+
+def _tell(text): print(f'note: {text}', file=sys.stderr, flush=True)
+
+_told = set()
+
+def _first_warning(root, key, i, line):
+    "Is a warning new to the run? Its file decides between workers."
+    path = f'warnings/{sha256(key.encode()).hexdigest()[:16]}.json'
+    if (root, path) in _told: return False
+    _told.add((root, path))
+    return _store(root).put(path, dict(model=i, warning=line))
 
 # %% ../../nbs/45_fleet/05_worker.ipynb #106395c6
 def _by_kept_weights(task, models):
@@ -205,6 +248,7 @@ def added_bench(root:str, target:str, device:str):
 def forget() -> None:
     "Drop what is remembered of runs."
     for f in (_store, _masks, _asked, _own, added_bench): f.cache_clear()
+    _told.clear()
 
 # %% ../../nbs/45_fleet/05_worker.ipynb #b1a20012
 @contextmanager
@@ -222,7 +266,7 @@ def on_this_card():
 # %% ../../nbs/45_fleet/05_worker.ipynb #b1a20002
 def _write_down(store, task, i, rows, facts, weights, spent, error):
     "Write a model's results, the commit last; what became of it."
-    if error: return i, spent[0], f'{type(error).__name__}: {error}'.splitlines()[0]
+    if error: return i, spent[0], own_line(error)
     if weights: write_weights(store, i, weights)
     record = dict(facts, mask=row_crc(_mask(task.root, i)), seconds=round(spent[0], 4),
                   cpu_seconds=round(spent[1], 4), session=task.session)

@@ -219,7 +219,7 @@ def read_predictions(store:Store,
     done = [i for i in committed(store, added) if limit is None or i < limit]
     failed = _failures(store, head, added, done, limit)
     need(len(done) >= 2, f'{store.root} has {len(done)} finished models; influence needs at least 2: continue the run'
-         + failed.failed*f'. {failed.failed} models failed; ti-status says why')
+         + (failed.failed > 0)*f'. {failed.failed} models failed; ti-status says why')
     label, part, _ = read_columns(store, target)
     outputs, marks = _outputs(store, target, about, done, len(label))
     masks = _checked_masks(store, done, marks)
