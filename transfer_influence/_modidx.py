@@ -1330,6 +1330,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'transfer_influence/fleet/fleet.py'),
                                                 'transfer_influence.fleet.fleet.open_fleet': ( '45_fleet/fleet.html#open_fleet',
                                                                                                'transfer_influence/fleet/fleet.py'),
+                                                'transfer_influence.fleet.fleet.preloaded': ( '45_fleet/fleet.html#preloaded',
+                                                                                              'transfer_influence/fleet/fleet.py'),
                                                 'transfer_influence.fleet.fleet.stop_if_alike': ( '45_fleet/fleet.html#stop_if_alike',
                                                                                                   'transfer_influence/fleet/fleet.py'),
                                                 'transfer_influence.fleet.fleet.task_of': ( '45_fleet/fleet.html#task_of',

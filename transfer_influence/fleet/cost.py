@@ -29,7 +29,7 @@ from .ray_engine import open_engine
 from .begin import begin_run
 from .progress import say_time
 from .worker import block_of, sent, work
-from .fleet import Fleet, compiled_if_many, task_of
+from .fleet import Fleet, compiled_if_many, preloaded, task_of
 
 # %% ../../nbs/45_fleet/07_cost.ipynb #ba6ee2e6
 @dataclass(frozen=True)
@@ -105,12 +105,12 @@ def probe(recipe:Recipe,
          ) -> Cost:
     "What a run will take, by training two models (on a GPU, two blocks of them) in each worker."
     missing, start = Fleet(recipe, out).missing() if out else range(recipe.run.models), time.time()
-    module = 'transfer_influence.training.pipeline'
+    module = preloaded(hasattr(recipe, 'train_fn'))
     with TemporaryDirectory() as d, open_engine(engine, workers, None, gpus, 2, module) as pool:
         store = begin_run(recipe, Path(d)/'probe')
         task = task_of(recipe, store, at_once, recipe.run.keep_weights)
-        shown = 0 if task.own and pool.name == 'local' else None
-        task = replace(compiled_if_many(task, len(missing), pool.workers), shown=shown)
+        task = replace(compiled_if_many(task, len(missing), pool.workers), shown=0 if task.own and pool.name == 'local' else None,
+                       device='cpu' if task.own and not pool.on_gpu else None)
         size = max(1, min(block_of(task, pool.on_gpu), recipe.run.models//(2*pool.workers)))
         _need_models(recipe, 2*size*pool.workers)
         with sent(task, pool.name) as ready: first, again = _two_rounds(pool, ready, size)

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 import os
 import platform
-import re
 import sys
 import time
 import uuid
