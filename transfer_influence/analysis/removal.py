@@ -9,7 +9,7 @@ __all__ = ['MAPPINGS', 'need_parts', 'check_parts', 'order_output', 'influence_o
            'CurveCost', 'orders_at_no_cost', 'curve_cost']
 
 # %% ../../nbs/60_analysis/02_removal.ipynb #7185370a
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 import warnings
 

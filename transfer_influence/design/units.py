@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # %% ../../nbs/20_design/01_units.ipynb #dc74e167
-from ..basics.errors import InputError, need
+from ..basics.errors import need
 from ..basics.arrays import as_names, as_numbers
 from ..basics.display import Shown
 from ..basics.named_axes import in_order

@@ -109,8 +109,8 @@ def probe(recipe:Recipe,
     with TemporaryDirectory() as d, open_engine(engine, workers, None, gpus, 2, module) as pool:
         store = begin_run(recipe, Path(d)/'probe')
         task = task_of(recipe, store, at_once, recipe.run.keep_weights)
-        task = replace(compiled_if_many(task, len(missing), pool.workers), shown=0 if task.own and pool.name == 'local' else None,
-                       device='cpu' if task.own and not pool.on_gpu else None)
+        task = replace(compiled_if_many(task, len(missing), pool.workers), shown=0 if task.own else None,
+                       device='cpu'*bool(task.own and not pool.on_gpu))
         size = max(1, min(block_of(task, pool.on_gpu), recipe.run.models//(2*pool.workers)))
         _need_models(recipe, 2*size*pool.workers)
         with sent(task, pool.name) as ready: first, again = _two_rounds(pool, ready, size)
