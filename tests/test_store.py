@@ -236,7 +236,7 @@ def test_command_with_nan(tmp_path):
     r = subprocess.run([TI_RUN, tmp_path/'wild.toml', '--out', tmp_path/'run', '--workers', '1'], capture_output=True,
                        text=True, timeout=250)
     assert r.returncode == 1 and 'Traceback' not in r.stderr, r.stderr
-    assert 'model 1 failed' in r.stderr and 'lower training.lr' in r.stderr, r.stderr
+    assert '2 models failed alike (0, 1)' in r.stderr and 'lower training.lr' in r.stderr, r.stderr
 
 
 # any order, any number of workers
