@@ -160,8 +160,10 @@ def train_all(store:Store, pool, task:Task, todo:list, progress:Progress, stop=N
     if task.own and not pool.on_gpu: task = replace(task, device='cpu') # then workers need not ask torch
     with sent(task, pool.name) as task: return _train_all(store, pool, task, todo, progress, stop)
 
+# %% ../../nbs/45_fleet/06_fleet.ipynb #71f08468
 def _train_all(store, pool, task, todo, progress, stop):
     failed, trained, again, block = {}, 0, [], _block(task, pool, todo)
+    before = set(numbers_in(store, 'failures')) # that these fail once more says nothing of the others
     for size, models in ((block, todo), (1, again)): # `again` fills while the first is done
         for items, result, error in run_tasks(pool, partial(work, task), _blocks(models, size)):
             if error and len(items) > 1 and not isinstance(error, UserError): again += items; continue
@@ -169,7 +171,8 @@ def _train_all(store, pool, task, todo, progress, stop):
                 if why: failed[i] = _record_failure(store, i, why, task)
                 else: trained += seconds > 0
                 progress.step(ok=not why)
-            if failed and not trained: stop_if_alike(failed, task.own is not None)
+            new = {i: why for i, why in failed.items() if i not in before}
+            if new and not trained: stop_if_alike(new, task.own is not None)
             if stop is not None and stop(progress.done): return failed, trained
     return failed, trained
 
