@@ -57,7 +57,7 @@ def words_demo(models:int, seed:int, quick:bool, **others):
     usual = dict(classes='letters', plant=False, curve=False, replicates=20)
     given = [f'--{k}' for k, v in usual.items() if others[k] != v]
     need(not given, f"--words does not go with {', '.join(given)}; leave one of them out")
-    return words_training(models=600 if not models and not quick else models or QUICK_MODELS, seed=seed)
+    return words_training(models=500 if not models and not quick else models or QUICK_MODELS, seed=seed)
 
 # %% ../../nbs/80_cli/07_demo.ipynb #4cc43f99
 def helpers(predictions, known:str='') -> list: # rows of the table, the most helpful first

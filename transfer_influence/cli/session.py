@@ -67,11 +67,11 @@ def note_warnings():
 def check_seen(fleet) -> None:
     "Raises `InputError` where the user's models all give the same outputs, so that no influence can be seen."
     from transfer_influence.basics.errors import need
-    from transfer_influence.records.store import open_run
+    from transfer_influence.records.store import committed, open_run
     head = open_run(fleet.out).get('fleet.json')
     if 'recipe' in head: return
-    found = [fleet.predictions(t) for t in head['targets']]; m = min(p.n_models for p in found)
-    same = m > 2 and all((y == y[:1]).all() for p in found for y in p.outputs.values())
+    m = len(committed(open_run(fleet.out))) # targets are read until one differs
+    same = m > 2 and all((y == y[:1]).all() for t in head['targets'] for y in fleet.predictions(t).outputs.values())
     need(not same, f'all {m} models give exactly the same outputs, whatever they may see: does train_fn use '
          'subset.mask or subset.names? Mend it and give another --out')
 
