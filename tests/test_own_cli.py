@@ -97,10 +97,26 @@ def test_longer_and_another_text(place):
     worked(cli('ti-run', 'mine.py', '--out', 'longer', '--models', 6, '--quiet', cwd=place))
     (place/'other.py').write_text(OWN.replace('models=20', 'models=9'))
     r = cli('ti-run', 'other.py', '--out', 'longer', '--quiet', cwd=place); worked(r)
-    assert 'note: other.py has changed since 6 models of longer were made' in r.stderr
+    assert 'note: other.py, or a file beside it, has changed since 6 models of' in r.stderr
     assert len(json.loads((place/'longer/training.json').read_text())) == 2
     (place/'other.py').write_text(OWN.replace("'error', better='lower'", "'error', better='higher'"))
     refused(cli('ti-run', 'other.py', '--out', 'longer', cwd=place), "better of 'task' was 'lower' and is 'higher'")
+
+
+def test_a_file_beside_it_that_has_changed(place, tmp_path):
+    (tmp_path/'helper').mkdir(); (tmp_path/'helper/__init__.py').touch()
+    (tmp_path/'helper/more.py').write_text('SIZE = 12\n'); (tmp_path/'mine.py').write_text(OWN)
+    worked(cli('ti-run', 'mine.py', '--out', 'run', '--quiet', '--workers', 1, cwd=tmp_path))
+    (tmp_path/'helper/more.py').write_text('SIZE = 12 # as before\n')
+    r = cli('ti-curve', 'run', '--training', 'mine.py', '--dry-run', cwd=tmp_path); worked(r)
+    assert r.stderr.count('mine.py, or a file beside it, has changed since 20 models of') == 1
+
+
+def test_a_file_that_hides_a_module(tmp_path):
+    for name in ('random.py', 'numpy.py'):
+        (tmp_path/name).write_text(OWN); (tmp_path/'mine.py').write_text(OWN)
+        refused(cli('ti-run', 'mine.py', '--out', 'x', cwd=tmp_path), f"{name} hides Python's own module of that name; rename it")
+        (tmp_path/name).unlink()
 
 
 def test_damage_is_mended_by_the_file(place):

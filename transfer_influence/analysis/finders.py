@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEWEST', 'ALIKE', 'examples_root', 'open_examples', 'train_examples', 'Examples', 'read_examples', 'mean_effects',
-           'effects_on', 'Issues', 'find_mislabeled', 'find_misleading', 'pair_effects', 'find_leakage', 'moved_images',
-           'auc']
+           'effects_on', 'Issues', 'find_mislabeled', 'told_direction', 'find_misleading', 'pair_effects',
+           'find_leakage', 'moved_images', 'auc']
 
 # %% ../../nbs/60_analysis/06_finders.ipynb #4b3decf1
 from dataclasses import dataclass, replace
@@ -179,6 +179,11 @@ def find_mislabeled(run, target:str=None, output:str=None,
                   influence=effect.values[:, 0], stderr=effect.stderr[:, 0])
 
 # %% ../../nbs/60_analysis/06_finders.ipynb #86ece7ad
+def told_direction(better:str) -> str:
+    "The end of a sentence: nothing where higher is better."
+    unknown = '; whether higher or lower is better is not known: taken as higher (better= says it)'
+    return dict(higher='', lower='; lower is better').get(better, unknown)
+
 def find_misleading(run, target:str=None, output:str=None,
                     q:float=.1, # false discovery rate of the flagged images
                    ) -> Issues:
@@ -191,7 +196,7 @@ def find_misleading(run, target:str=None, output:str=None,
     about = (f'misleading_score: one-sided p of a {kind} influence on the {e.predictions.output(output)[0]} of '
              f'{e.predictions.target}, '
              f'{e.predictions.n_models} models; low: the image surely {does} it. Flagged: q < {q} '
-             f'(Benjamini-Hochberg over two-sided p)' + ('; lower is better' if good < 0 else ''))
+             f'(Benjamini-Hochberg over two-sided p)' + told_direction(e.predictions.direction(output)))
     return _table(e, 'misleading', np.argsort(np.nan_to_num(below, nan=2), kind='stable'), about,
                   is_misleading_issue=(found < q) & worse, misleading_score=below,
                   influence=effect.values[:, 0], stderr=effect.stderr[:, 0], q=found)

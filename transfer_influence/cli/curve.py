@@ -145,7 +145,7 @@ def check_asked_curve(engine, csv, save_keep, keep, budget):
 def own_of(run, training:str, budget='') -> dict: # own, where the run is one of own training
     "The training of a run, from its file. Raises `InputError` where it is needed and not given, or not needed."
     from transfer_influence.basics.errors import need
-    from transfer_influence.fleet.training_file import given_again, load_training
+    from transfer_influence.fleet.training_file import given_again, load_training, remember_training
     from transfer_influence.records.store import open_run
     by_recipe = 'recipe' in open_run(run).get('fleet.json')
     need(not training or not by_recipe, f'{run} was made from a recipe; leave --training out')
@@ -153,7 +153,8 @@ def own_of(run, training:str, budget='') -> dict: # own, where the run is one of
     need(not budget, 'your own training counts its steps itself: leave --steps and --passes out, and train equally '
          'long whatever the subset')
     need(training, f'{run} was made with training of your own; give it again: ti-curve {run} {given_again(run)}')
-    return dict(own=load_training(training))
+    own = load_training(training); remember_training(run, training)
+    return dict(own=own)
 
 # %% ../../nbs/80_cli/05_curve.ipynb #b2ed7150
 def plain_curve(run, points, how, asked, options, out):

@@ -55,7 +55,9 @@ def run_recipe(o:dict) -> None:
 # %% ../../nbs/80_cli/01_train.ipynb #4f035a73
 def names_training(recipe) -> bool:
     "Is this a training of one's own? Says so without importing much."
-    return bool(recipe) and (str(recipe).endswith('.py') or ':' in str(recipe) and '://' not in str(recipe))
+    name = str(recipe or ''); module = name.partition(':')[0].replace('.', '')
+    if name.endswith(('.py', '.toml')) or '.py:' in name: return not name.endswith('.toml')
+    return ':' in name and '://' not in name and module.isidentifier() and len(module) > 1
 
 def begin_file(new, recipe) -> bool:
     "Write a file to begin with, if that was asked. Raises `InputError` where nothing was."
@@ -175,13 +177,13 @@ def fleet_of(run, training:str=None):
     "The fleet of a run; of one's own training, from its file. Raises `InputError` where that is not given."
     from transfer_influence.basics.errors import need
     from transfer_influence.fleet.fleet import Fleet, open_fleet
-    from transfer_influence.fleet.training_file import given_again
+    from transfer_influence.fleet.training_file import given_again, remember_training
     from transfer_influence.records.store import open_run
     store = open_run(run)
     if 'recipe' in store.get('fleet.json'): return open_fleet(run)
     need(training, f'{run} was made with training of your own; give it again: ti-verify {run} --repair '
          f'{given_again(run)}')
-    own = own_training(training, max(2, store.group('r')['subset'].shape[0]))
+    own = own_training(training, max(2, store.group('r')['subset'].shape[0])); remember_training(run, training)
     return Fleet(own, run)
 
 # %% ../../nbs/80_cli/01_train.ipynb #6417bc07

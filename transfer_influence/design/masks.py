@@ -219,7 +219,8 @@ def sample_groups(n_models:int, class_names, groups, alpha:float=.5, design:str=
                  ) -> Masks:
     """`sample_masks` over groups: masks (m, K) of classes, in which the classes of a group come and go together;
     `by_group` of the predictions puts them together again. Raises `InputError` for groups that are no partition."""
-    class_names = as_names(class_names)
+    units = class_names if isinstance(class_names, SourceUnits) else SourceUnits(class_names, sizes)
+    class_names, sizes = units.names, units.sizes
     of = group_names(class_names, groups); names = tuple(dict.fromkeys(of))
     columns = [names.index(g) for g in of]
     sizes = None if sizes is None else np.bincount(columns, sizes)

@@ -12,7 +12,7 @@ import numpy as np
 
 # %% ../../nbs/20_design/01_units.ipynb #dc74e167
 from ..basics.errors import need
-from ..basics.arrays import as_names, as_numbers
+from ..basics.arrays import as_names, as_numbers, nfc
 from ..basics.display import Shown
 from ..basics.named_axes import in_order
 
@@ -41,9 +41,11 @@ class SourceUnits(Shown):
 def as_sizes(sizes, names) -> np.ndarray: # (K,) float64
     "Sizes in the order of the names. Raises `InputError` for missing and empty units."
     if isinstance(sizes, dict):
-        gone = [n for n in names if n not in sizes]
+        sizes = {nfc(str(n)): x for n, x in sizes.items()}; gone = [n for n in names if nfc(n) not in sizes]
         need(not gone, f"sizes lack {len(gone)} of {len(names)} units, such as '{gone[0] if gone else ''}'")
-    s = as_numbers(in_order(sizes, names, 'sizes', 'the source units'), 'sizes').astype(np.float64)
+    if isinstance(sizes, dict): sizes = [sizes[nfc(n)] for n in names]
+    else: sizes = in_order(sizes, names, 'sizes', 'the source units')
+    s = as_numbers(sizes, 'sizes').astype(np.float64)
     need(s.shape == (len(names),), f'{len(names)} source units need as many sizes, not {s.size}')
     empty = [n for n, x in zip(names, s) if not (x > 0 and np.isfinite(x))]
     need(not empty, f"{len(empty)} source units have no data, such as '{empty[0] if empty else ''}': leave them out")
@@ -69,6 +71,8 @@ def check_equal_data(sizes, alpha:float, names) -> np.ndarray: # (K,)
     s = as_sizes(sizes, names); k = int(s.argmax())
     need(s[k] < alpha*s.sum(), f"'{names[k]}' has {s[k]/s.sum():.0%} of all data, more than the {alpha:.0%} of a "
          "subset: split it, use a part of it, a larger alpha, or the design 'exact'")
+    need(s[k] < (1 - alpha)*s.sum(), f"'{names[k]}' has {s[k]/s.sum():.0%} of all data: a subset of {alpha:.0%} "
+         'can hardly lack it: split it, use a part of it, or a smaller alpha')
     return s
 
 # %% ../../nbs/20_design/01_units.ipynb #e9fe02eb
@@ -79,4 +83,4 @@ def holds_equal_data(masks, # (m, K) bool
     if sizes is None: return False
     z, s = np.asarray(masks, float), np.asarray(sizes, float)
     p = z.mean(); spread = (z @ s).var() # against units that come independently
-    return bool(z.sum(1).var() > 0 and spread < .25*p*(1 - p)*((s - s.mean())**2).sum())
+    return bool(z.sum(1).var() > 0 and spread < .12*p*(1 - p)*(s**2).sum())

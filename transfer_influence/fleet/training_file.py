@@ -29,7 +29,7 @@ def is_training(name) -> bool:
     "Does this name a training of one's own, rather than a recipe? A file whose name ends in .py, or module:name."
     name = str(name); module = name.partition(':')[0].replace('.', '')
     return name.endswith('.py') or '.py:' in name or ':' in name and '://' not in name and module.isidentifier() and (
-        not Path(name).exists())
+        len(module) > 1 and not Path(name).exists())
 
 def _parts(name):
     "The file or module, and the name in it, where one is given."
@@ -49,14 +49,17 @@ def _said(error):
     if isinstance(error, SystemExit): return 'the file calls exit(); put what is not to run on import under ' \
                                              "if __name__ == '__main__'"
     if isinstance(error, InputError): return str(error)
+    if 'relative import' in str(error): return f'{error}; give it as a module of its package, package.module:name'
     return f'{type(error).__name__}: {getattr(error, "msg", None) or error}'.splitlines()[0]
 
 @contextmanager
 def told_with_its_line(file):
     "Inside, an error of a user's file becomes an `InputError` of one line; what it prints goes to the error output."
+    argv, sys.argv = sys.argv, [str(file or sys.argv[0])] # the command's options are not the file's
     try:
         with redirect_stdout(sys.stderr): yield
     except (Exception, SystemExit) as e: raise InputError(f'{_place(e, file)}: {_said(e)}') from e
+    finally: sys.argv = argv
 
 # %% ../../nbs/45_fleet/08_training_file.ipynb #4fa61bc5
 def _module_name(path):
@@ -65,15 +68,30 @@ def _module_name(path):
     taken = name in sys.modules or not name.isidentifier() or name in sys.stdlib_module_names
     return f'training_in_{name}' if taken else name
 
+def _check_hides_nothing(path):
+    "Raises `InputError` where the file, or one beside it, has the name of a module that everything needs."
+    known = sys.stdlib_module_names | {'numpy', 'cloudpickle', 'transfer_influence'}
+    hides = [p for p in [path, *sorted(path.parent.glob('*.py'))] if p.stem in known]
+    need(not hides, f"{hides[0] if hides else ''} hides Python's own module of that name; rename it")
+
+def _forget_others():
+    "What lay beside another training, or has changed since, is imported anew."
+    import cloudpickle
+    for name in cloudpickle.list_registry_pickle_by_value():
+        module = sys.modules.pop(name, None)
+        if module: sys.modules[name] = module; cloudpickle.unregister_pickle_by_value(module); del sys.modules[name]
+
+# %% ../../nbs/45_fleet/08_training_file.ipynb #adc6e080
 def _import_file(path):
     path = Path(path); need(path.is_file(), f'no file at {path}; ti-run --new {path.name} writes one to begin with')
     path, folder = path.resolve(), str(path.resolve().parent)
-    if folder not in sys.path: sys.path.insert(0, folder)
+    _check_hides_nothing(path); _forget_others()
+    sys.path[:] = [folder, *(p for p in sys.path if p != folder)]
     known = next((m for m in sys.modules.values() if getattr(m, '__file__', None) == str(path)), None)
     sys.modules.pop(getattr(known, '__name__', ''), None) # it may have changed since
     spec = spec_from_file_location(_module_name(path), path); module = module_from_spec(spec)
     sys.modules[spec.name] = module
-    with told_with_its_line(path): spec.loader.exec_module(module)
+    with told_with_its_line(path): exec(compile(path.read_bytes(), str(path), 'exec'), vars(module)) # not from a cache
     return module, path.parent
 
 def _import_module(name):
@@ -132,25 +150,29 @@ def load_training(name:str, # a file, file:name, or module:name
 KEPT = 'training.json' # in a run folder: the versions of the file, each with its text
 
 def training_text(name:str) -> str:
-    "The text of a training's file; empty where it is a module without one."
+    "The text of a training's file, and of those beside it that it imported; empty where it is a module without one."
+    import cloudpickle
     where, _ = _parts(str(name))
-    file = where if where.endswith('.py') else getattr(sys.modules.get(where), '__file__', None)
-    return Path(file).read_text('utf-8', errors='replace') if file else ''
+    first = where if where.endswith('.py') else getattr(sys.modules.get(where), '__file__', None)
+    sent = (getattr(sys.modules.get(n), '__file__', None) for n in cloudpickle.list_registry_pickle_by_value())
+    paths = dict.fromkeys(str(Path(f).resolve()) for f in (first, *sorted(filter(None, sent))) if f)
+    texts = [Path(f).read_text('utf-8', errors='replace') for f in paths]
+    return texts[0] + ''.join(f'\n# {Path(f).name}\n{t}' for f, t in zip(list(paths)[1:], texts[1:])) if texts else ''
 
 def remembered(out) -> list: # of dicts: name, sha256, text, when, models that were done
     "The versions of the file that a run was made from; none where it was made from Python or from a recipe."
     store = Store(out)
     return store.get(KEPT) if is_run(out) and store.exists(KEPT) else []
 
+# %% ../../nbs/45_fleet/08_training_file.ipynb #6cb4b474
 def remember_training(out, name:str) -> None:
     "Keep the text of a training's file in its run. Where models were made by another text, that is told."
     if not is_run(out): return
     text, known, store = training_text(name), remembered(out), Store(out)
-    mark = sha256(text.encode()).hexdigest()
+    mark, done = sha256(text.encode()).hexdigest(), len(committed(store))
     if known and known[-1]['sha256'] == mark: return
-    done = len(committed(store))
-    if known and done: warnings.warn(f'{Path(name).name} has changed since {done} models of {out} were made; if it now '
-                                     'trains or evaluates in another way, begin a new run (--out)')
+    if known and done: warnings.warn(f'{Path(name).name}, or a file beside it, has changed since {done} models of '
+                                     f'{out} were made; if it now trains or evaluates in another way, begin a new run')
     now = dict(name=Path(name).name, sha256=mark, text=text, when=time(), models=done)
     store.put(KEPT, [*known, now], create=False)
 

@@ -40,7 +40,7 @@ class Subset:
     def shares(self, power:float=1.) -> np.ndarray: # (K,) add up to 1; 0 outside the subset
         "How often to draw from each: in proportion to its size to this power; 1: as much as it has, 0: all alike."
         need(self.sizes is not None or not power, 'shares by size need SourceUnits(names, sizes); power=0 needs none')
-        w = self.mask*(1. if self.sizes is None else self.sizes**power)
+        w = self.mask*(1. if self.sizes is None else (self.sizes/self.sizes.max())**power)
         return w/w.sum()
 
 # %% ../../nbs/30_training/10_own_training.ipynb #a854f4b2
@@ -134,7 +134,7 @@ class OwnTraining:
         for t in self.targets: check_target_name(t)
         units = self.class_names if isinstance(self.class_names, SourceUnits) else SourceUnits(self.class_names)
         object.__setattr__(self, 'class_names', units.names)
-        sizes = units.sizes if self.sizes is None else as_sizes(self.sizes, units.names)
+        sizes = as_sizes(self.sizes, units.names) if units.sizes is None and self.sizes is not None else units.sizes
         object.__setattr__(self, 'sizes', sizes)
         check_same_classes(self.class_names, self.source)
 
